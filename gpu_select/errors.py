@@ -1,0 +1,84 @@
+"""The exception tree: every error that a user can cause is a `GpuSelectError` whose text is one line."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CandidateError",
+    "ConfigError",
+    "DataError",
+    "DeviceError",
+    "DimensionError",
+    "EncoderError",
+    "EncoderMismatchError",
+    "FileFormatError",
+    "GpuSelectError",
+    "InputError",
+    "MissingDependencyError",
+    "OutputError",
+    "brief",
+]
+
+
+def brief(value: object, limit: int = 80) -> str:
+    """`repr(value)` on one line, cut to `limit` characters, for use in an error's text."""
+    if isinstance(value, (str, bytes)):
+        value = value[: limit + 1]  # before repr, so that a huge text costs nothing
+    text = " ".join(repr(value).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class GpuSelectError(Exception):
+    """Base of all errors that users can cause. The text is one line: what, where, expected, got, and the cure."""
+
+
+class ConfigError(GpuSelectError, ValueError):
+    """A setting holds a value that can never work."""
+
+    def __init__(self, field: str, got: object, expected: str) -> None:
+        super().__init__(f"{field}: expected {expected}, got {brief(got)}")
+
+
+class FileFormatError(GpuSelectError, ValueError):
+    """A selector file breaks the format. Names the file, the field, what was expected and what was found."""
+
+    def __init__(self, path: object, field: str, expected: str, got: str) -> None:
+        super().__init__(f"{path}: {field}: expected {expected}, got {got}")
+
+
+class InputError(GpuSelectError, ValueError):
+    """A file or stream that was to be read is missing, unreadable or of an unknown kind."""
+
+
+class OutputError(GpuSelectError, OSError):
+    """A file could not be written. Nothing is left half-written under its name."""
+
+
+class DataError(GpuSelectError, ValueError):
+    """Benchmark records that cannot be used. Names the file and, where there is one, the line."""
+
+
+class DimensionError(GpuSelectError, ValueError):
+    """Features of another width than the selector's file."""
+
+
+class CandidateError(GpuSelectError, ValueError):
+    """A candidate list is empty or names a model that the selector does not know."""
+
+
+class EncoderError(GpuSelectError, ValueError):
+    """An encoder could not be found, loaded or used."""
+
+
+class EncoderMismatchError(EncoderError):
+    """Selector files that were trained with another encoder than the one in use."""
+
+
+class DeviceError(GpuSelectError, ValueError):
+    """A device that this machine does not have, or that ran out of memory."""
+
+
+class MissingDependencyError(GpuSelectError, ImportError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}, which is not installed: pip install {install}")
