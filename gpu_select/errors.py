@@ -37,6 +37,13 @@ class ConfigError(GpuSelectError, ValueError):
     def __init__(self, field: str, got: object, expected: str) -> None:
         super().__init__(f"{field}: expected {expected}, got {brief(got)}")
 
+    @classmethod
+    def joined(cls, problems: list[str]) -> ConfigError:
+        """One error for all problems of a configuration, so that a user mends them in one go."""
+        error = cls.__new__(cls)
+        Exception.__init__(error, "; ".join(problems))
+        return error
+
 
 class FileFormatError(GpuSelectError, ValueError):
     """A selector file breaks the format. Names the file, the field, what was expected and what was found."""

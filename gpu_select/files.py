@@ -6,20 +6,27 @@ import contextlib
 import gzip
 import io
 import os
+import secrets
+import stat
 import sys
-import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, TypeVar, cast
 
-from gpu_select.errors import GpuSelectError, InputError, MissingDependencyError, OutputError
+from gpu_select.errors import InputError, MissingDependencyError, OutputError
 
-__all__ = ["STDIO", "atomic_write", "open_read", "strip_compression"]
+__all__ = ["STDIO", "atomic_write", "check_writable", "open_read", "strip_compression"]
 
 STDIO = "-"
 """Stands for standard input or output."""
 
 _COMPRESSED = (".gz", ".zst")
+_READ_BUFFER_BYTES = 1 << 18
+# A frame of equal bytes unpacks to 128 KiB for every 4 bytes read: this keeps one step under 32 MiB.
+_ZST_STEP_BYTES = 1 << 10
+
+_T = TypeVar("_T")
 
 
 def strip_compression(name: str) -> tuple[str, str]:
@@ -35,45 +42,104 @@ def open_read(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a file (or `-`) for buffered reading, decompressed by its name's ending.
 
     Raises:
-        InputError: missing, a folder, not readable, or (while reading) damaged compressed data.
+        InputError: missing, a folder, not readable, or (while reading) damaged or cut off compressed data.
         MissingDependencyError: a .zst file without the package zstandard.
     """
     name = str(path)
     if name == STDIO:
-        yield sys.stdin.buffer
+        if sys.stdin is None:
+            raise InputError("cannot read standard input: it is closed")
+        yield io.BufferedReader(_Source(sys.stdin.buffer, "standard input", ""), _READ_BUFFER_BYTES)
         return
     ending = strip_compression(name)[1]
     try:
-        raw: IO[bytes] = open(name, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror or error}") from error
+        raw = open(name, "rb", buffering=0)  # noqa: SIM115 - closed below
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot read {name}: {_reason(error)}") from error
     with raw:
+        yield io.BufferedReader(_Source(_decompressed(raw, ending), name, ending), _READ_BUFFER_BYTES)
+
+
+class _Source(io.RawIOBase):
+    """Turns what goes wrong while reading into an `InputError`, there and nowhere else."""
+
+    def __init__(self, stream: Any, name: str, ending: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._ending = ending
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        if self._ending:
+            raise io.UnsupportedOperation("the file's own bytes are not those that are read here")
+        return cast(int, self._stream.fileno())
+
+    def readinto(self, buffer: Any) -> int:
+        return self._guarded(lambda: cast(int, self._stream.readinto(buffer)))
+
+    def readall(self) -> bytes:
+        return self._guarded(lambda: cast(bytes, self._stream.read()))
+
+    def _guarded(self, read: Callable[[], _T]) -> _T:
         try:
-            yield _decompressed(raw, ending)
-        except GpuSelectError:
-            raise
-        except (EOFError, OSError) as error:
-            raise InputError(f"cannot read {name}: {_damage(error, ending)}") from error
-        except Exception as error:
-            # zlib.error and zstandard.ZstdError are not OSErrors, and zstandard may not be importable here
-            if type(error).__module__.split(".")[0] in ("zlib", "zstandard"):
-                raise InputError(f"cannot read {name}: {_damage(error, ending)}") from error
-            raise
+            return read()
+        except (OSError, EOFError, zlib.error) as error:
+            if self._ending and not getattr(error, "errno", None):
+                raise InputError(f"cannot read {self._name}: damaged {self._ending} data ({error})") from error
+            raise InputError(f"cannot read {self._name}: {_reason(error)}") from error
 
 
-def _damage(error: BaseException, ending: str) -> str:
-    if isinstance(error, OSError) and error.errno:
-        return error.strerror or str(error)
-    return f"damaged {ending} data ({error})" if ending else str(error)
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _decompressed(raw: IO[bytes], ending: str) -> IO[bytes]:
+def _decompressed(raw: IO[bytes], ending: str) -> Any:
     if ending == ".gz":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="rb"))
+        return gzip.GzipFile(fileobj=raw, mode="rb")
     if ending == ".zst":
-        reader = _zstandard().ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader)
+        return io.BufferedReader(_ZstSource(raw), _READ_BUFFER_BYTES)
     return raw
+
+
+class _ZstSource(io.RawIOBase):
+    """Decompresses .zst frames. zstandard's own stream reader takes a cut off file for a complete one."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = io.BufferedReader(cast(io.RawIOBase, raw), _READ_BUFFER_BYTES)
+        self._zstandard = _zstandard()
+        self._decompressor = self._zstandard.ZstdDecompressor()
+        self._frame: Any = None  # None between frames
+        self._packed = b""
+        self._unpacked = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._unpacked:
+            self._packed = self._packed or self._raw.read(_ZST_STEP_BYTES)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("the file ends within a frame")
+                return 0
+            self._unpack()
+        n = min(len(buffer), len(self._unpacked))
+        buffer[:n] = self._unpacked[:n]
+        self._unpacked = self._unpacked[n:]
+        return n
+
+    def _unpack(self) -> None:
+        self._frame = self._frame or self._decompressor.decompressobj()
+        try:
+            self._unpacked = memoryview(self._frame.decompress(self._packed))
+        except self._zstandard.ZstdError as error:
+            raise EOFError(str(error)) from error
+        self._packed = b""
+        if self._frame.eof:
+            self._packed = self._frame.unused_data
+            self._frame = None
 
 
 def _compressed(raw: IO[bytes], ending: str) -> IO[bytes]:
@@ -85,7 +151,7 @@ def _compressed(raw: IO[bytes], ending: str) -> IO[bytes]:
     return raw
 
 
-def _zstandard():  # type: ignore[no-untyped-def]
+def _zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
@@ -98,48 +164,123 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name only when it is complete; compressed by its name's ending.
 
     A temporary file in the same folder is written, fsynced and renamed; on any error it is removed and what stood
-    under the name before stays. `-` writes straight to standard output. Missing folders are created.
+    under the name before stays. A link is followed, an existing file keeps its permissions, missing folders are
+    created. `-`, a pipe or a device is written to directly.
 
     Raises:
         OutputError: the folder or file cannot be written.
+        MissingDependencyError: a .zst file without the package zstandard.
     """
     name = str(path)
     if name == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    target = Path(name)
-    if target.is_dir():
-        raise OutputError(f"cannot write {name}: it is a folder")
-    if target.exists() and not target.is_file():  # a device or a pipe: /dev/null, /dev/stdout
-        with open(target, "wb") as stream:
+        with _standard_output() as stream:
             yield stream
         return
-    temporary = None
+    temporary: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {name}: {error.strerror or error}") from error
-    try:
-        with os.fdopen(descriptor, "wb") as raw:
-            stream = _compressed(raw, strip_compression(name)[1])
-            yield stream
-            if stream is not raw:
-                stream.close()
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and not isinstance(error, GpuSelectError):
-            raise OutputError(f"cannot write {name}: {error.strerror or error}") from error
+        with _writing(name):
+            target = Path(os.path.realpath(name))
+            if target.is_dir():
+                raise OutputError(f"cannot write {name}: it is a folder")
+            if target.exists() and not target.is_file():  # /dev/null, a named pipe
+                raw: IO[bytes] = open(target, "wb")  # noqa: SIM115 - closed below
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                hidden = target.parent / f".gpu_select.{secrets.token_hex(8)}.tmp"
+                raw = _create(hidden, target)
+                temporary = hidden
+        with contextlib.ExitStack() as closing:
+            closing.callback(_close_quietly, raw)
+            packed = _compressed(raw, strip_compression(name)[1])
+            closing.callback(_close_quietly, packed)
+            yield cast(IO[bytes], _Sink(packed, name))
+            with _writing(name):
+                if packed is not raw:
+                    packed.close()
+                raw.flush()
+                if temporary is not None:
+                    os.fsync(raw.fileno())
+        if temporary is not None:
+            with _writing(name):
+                os.replace(temporary, target)
+    except BaseException:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def check_writable(folder: str | Path) -> None:
+    """Make sure that files can be written into a folder, before hours are spent on what goes there.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    with _writing(str(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".gpu_select.{secrets.token_hex(8)}.tmp"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+
+
+def _create(temporary: Path, target: Path) -> IO[bytes]:
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    with contextlib.suppress(OSError):  # no such file yet, or a file system without permissions
+        os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+    return os.fdopen(descriptor, "wb")
+
+
+def _close_quietly(stream: IO[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # after an error, what is still buffered may fail again
+        stream.close()
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[IO[bytes]]:
+    if sys.stdout is None:
+        raise OutputError("cannot write standard output: it is closed")
+    stream = sys.stdout.buffer
+    try:
+        yield cast(IO[bytes], _Sink(stream, "standard output"))
+        with _writing("standard output"):
+            stream.flush()
+    except OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            # the reader has gone: without this, Python's flush at exit would complain a second time
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
+
+
+@contextlib.contextmanager
+def _writing(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise OutputError(f"cannot write {name}: {_reason(error)}") from error
+
+
+class _Sink(io.BufferedIOBase):
+    """Turns what goes wrong while writing into an `OutputError`, there and nowhere else; counts its bytes."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._n_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        n_bytes = memoryview(data).nbytes
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._name}: {_reason(error)}") from error
+        self._n_bytes += n_bytes
+        return n_bytes
+
+    def tell(self) -> int:
+        return self._n_bytes

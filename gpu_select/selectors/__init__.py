@@ -1,1 +1,19 @@
+"""Fitted selectors as torch modules: (B, D) features in, (B, M) scores out."""
 
+from gpu_select.selectors.base import Choice, Selector, choose
+from gpu_select.selectors.kmeans import KMeansSelector
+from gpu_select.selectors.knn import KNNSelector
+from gpu_select.selectors.knn_search import Backend
+from gpu_select.selectors.svm import LinearPart, RBFPart, SVMSelector
+
+__all__ = [
+    "Backend",
+    "Choice",
+    "KMeansSelector",
+    "KNNSelector",
+    "LinearPart",
+    "RBFPart",
+    "SVMSelector",
+    "Selector",
+    "choose",
+]

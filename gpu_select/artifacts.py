@@ -1,0 +1,116 @@
+"""A folder of standard JSON files <-> selectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu_select.errors import EncoderMismatchError, FileFormatError, InputError, brief
+from gpu_select.selectors import Backend, KMeansSelector, KNNSelector, LinearPart, RBFPart, Selector, SVMSelector
+from gpu_select.wire import ALGORITHMS, KMeansFile, KNNFile, SelectorFile, file_name, read_selector_file
+
+__all__ = ["Artifact", "find_selector_files", "load_selector", "selector_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A selector and what its file tells about where it comes from."""
+
+    path: Path
+    selector: Selector
+    own: dict[str, Any]
+    """What stands under the file's own "gpu_select" key; empty for files of other programs."""
+
+    @property
+    def encoder_name(self) -> str | None:
+        """The encoder the file was trained with, where it tells."""
+        encoder = self.own.get("encoder")
+        name = encoder.get("name") if isinstance(encoder, dict) else None
+        return name if isinstance(name, str) else None
+
+    def check_encoder(self, name: str, fingerprint: str) -> None:
+        """Refuse an encoder other than the one the file was trained with, where the file tells.
+
+        Raises:
+            EncoderMismatchError: naming both encoders.
+            FileFormatError: the file's note on its encoder is not one of ours.
+        """
+        encoder = self.own.get("encoder")
+        if encoder is None:
+            return
+        if not isinstance(encoder, dict) or not all(isinstance(encoder.get(k), str) for k in ("name", "fingerprint")):
+            raise FileFormatError(self.path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder))
+        if encoder["fingerprint"] != fingerprint:
+            raise EncoderMismatchError(
+                f"{self.path}: trained with encoder {encoder['name']!r} (fingerprint {encoder['fingerprint'][:12]}), "
+                f"got {name!r} (fingerprint {fingerprint[:12]}); route with the first, or train again with the second"
+            )
+
+
+def find_selector_files(folder: str | Path) -> dict[str, Path]:
+    """The selector files of a folder by algorithm, plain or .gz.
+
+    Raises:
+        InputError: the folder is missing or holds none.
+    """
+    found = {}
+    for algorithm in ALGORITHMS:
+        for ending in ("", ".gz", ".zst"):
+            path = Path(folder) / (file_name(algorithm) + ending)
+            if path.exists():
+                found[algorithm] = path
+                break
+    if not found:
+        names = ", ".join(map(file_name, ALGORITHMS))
+        raise InputError(
+            f"pretrained model not found: {folder} holds none of {names} "
+            f"(train them: gpu-select train --data-file RECORDS.jsonl --output-dir {folder})"
+        )
+    return found
+
+
+def load_selector(
+    path: str | Path, *, algorithm: str | None = None, device: str | torch.device = "cpu", backend: Backend = "torch"
+) -> Artifact:
+    """Read one selector file and put the selector on a device.
+
+    Args:
+        path: the file, or a folder together with `algorithm`.
+        algorithm: "knn", "kmeans" or "svm"; for a file, by default whatever it holds.
+        device: a torch device.
+        backend: what searches KNN's rows.
+
+    Raises:
+        InputError: no such file.
+        FileFormatError: the file breaks the format.
+    """
+    path = Path(path)
+    if path.is_dir() and algorithm is not None:
+        path = find_selector_files(path).get(algorithm, path / file_name(algorithm))
+    document = read_selector_file(path, algorithm)
+    return Artifact(path, selector_of(document, backend=backend).to(device), document.own)
+
+
+def selector_of(document: SelectorFile, *, backend: Backend = "torch") -> Selector:
+    """The selector that a checked document describes, on the CPU."""
+    if isinstance(document, KNNFile):
+        return KNNSelector(
+            torch.from_numpy(document.embeddings_ND),
+            document.labels,
+            n_neighbors=document.k,
+            qualities_N=None if document.qualities_N is None else torch.from_numpy(document.qualities_N),
+            latencies_ns_N=None if document.latencies_ns_N is None else torch.from_numpy(document.latencies_ns_N),
+            backend=backend,
+        )
+    if isinstance(document, KMeansFile):
+        return KMeansSelector(torch.from_numpy(document.centroids_KD), document.cluster_models)
+    return SVMSelector(
+        [LinearPart(p.model_name, torch.from_numpy(p.weights_D), p.rho) for p in document.linear_classifiers],
+        [
+            RBFPart(p.model_name, torch.from_numpy(p.alpha_S), torch.from_numpy(p.support_vectors_SD), p.rho, p.gamma)
+            for p in document.rbf_classifiers
+        ],
+    )

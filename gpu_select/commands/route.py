@@ -1,0 +1,234 @@
+"""`gpu-select route`: the model for every query of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpu_select.commands import options
+
+if TYPE_CHECKING:
+    from gpu_select.artifacts import Artifact
+    from gpu_select.pipeline import RouteReport
+
+__all__ = ["command", "route"]
+
+_FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
+
+
+@click.command(name="route")
+@click.option("--input", "input_path", metavar="LOG", help="JSONL, CSV, TSV, TXT or Parquet, also .gz and .zst; - is stdin.")
+@click.option("--features", metavar="F.npy", help="Ready feature vectors (B, D) instead of texts.")
+@click.option("--output", required=True, metavar="OUT", help="Any of the same formats, by name; - is stdout.")
+@click.option("--models-dir", metavar="DIR", help="Folder of selector files.  [default: models/]")
+@click.option("--algorithm", type=click.Choice(["knn", "kmeans", "svm"]), help="[default: knn]")
+@click.option("--model", metavar="FILE", help="One selector file (.json, .json.gz) instead of folder and algorithm.")
+@click.option("--query-field", default="query", show_default=True, metavar="NAME")
+@click.option("--domain-field", metavar="NAME", help="[default: domain, else category]")
+@click.option("--candidates", callback=options.names, metavar="A,B", help="Models to choose from.  [default: all]")
+@click.option("--keep", callback=options.names, metavar="FIELDS", help="Input fields to keep, by commas.  [default: all]")
+@options.embedding_model(None)
+@options.cache_dir(None)
+@options.device
+@click.option("--token-budget", type=int, help="Padded tokens the encoder takes at once.  [default: by device]")
+@click.option("--knn-backend", type=click.Choice(["torch", "faiss"]), default="torch", show_default=True)
+@click.option("--input-format", type=_FORMATS, help="Where the name does not tell.")
+@click.option("--output-format", type=_FORMATS, help="Where the name does not tell.")
+def command(**settings: Any) -> None:
+    """Write one output row for every row of a log, in order, with model, score and margin.
+
+    A row that cannot be routed keeps its place with `error` set; the exit status is then 3.
+    """
+    report = route(**settings)
+    if report.errors:
+        raise click.exceptions.Exit(3)
+
+
+def route(
+    *,
+    input_path: str | None,
+    features: str | None,
+    output: str,
+    models_dir: str | None,
+    algorithm: Any,
+    model: str | None,
+    query_field: str,
+    domain_field: str | None,
+    candidates: list[str] | None,
+    keep: list[str] | None,
+    embedding_model: str | None,
+    cache_dir: str | None,
+    device: str,
+    dtype: Any,
+    token_budget: int | None,
+    knn_backend: Any,
+    input_format: str | None,
+    output_format: str | None,
+) -> RouteReport:
+    """Check the options against each other, then stream."""
+    from gpu_select.artifacts import load_selector
+    from gpu_select.encoder import resolve_device
+    from gpu_select.errors import ConfigError
+
+    if (input_path is None) == (features is None):
+        raise click.UsageError("give either --input LOG or --features F.npy")
+    if model is not None and (models_dir is not None or algorithm is not None):
+        raise click.UsageError("--model names one file: give it without --models-dir and --algorithm")
+    if features is not None and (embedding_model or cache_dir or domain_field or keep or token_budget):
+        raise click.UsageError("--features holds vectors: no encoder, domain or other input field is read with it")
+    if token_budget is not None and token_budget < 1:
+        raise ConfigError("token-budget", token_budget, "an integer >= 1")
+    target = resolve_device(device)
+    artifact = load_selector(
+        model or models_dir or "models/",
+        algorithm=None if model else algorithm or "knn",
+        device=target,
+        backend=knn_backend,
+    )
+    if candidates is not None:
+        artifact.selector.candidate_mask(candidates)
+    if features is not None:
+        report = _route_vectors(features, output, output_format, artifact, candidates)
+    else:
+        assert input_path is not None
+        report = _route_log(
+            input_path,
+            output,
+            artifact,
+            candidates=candidates,
+            query_field=query_field,
+            domain_field=domain_field,
+            keep=keep,
+            encoder_name=embedding_model,
+            device=target,
+            dtype=dtype,
+            cache_dir=cache_dir,
+            token_budget=token_budget,
+            formats=(input_format, output_format),
+        )
+    _summary(report, output, vectors=features is not None)
+    return report
+
+
+def _route_log(
+    input_path: str,
+    output: str,
+    artifact: Artifact,
+    *,
+    candidates: list[str] | None,
+    query_field: str,
+    domain_field: str | None,
+    keep: list[str] | None,
+    encoder_name: str | None,
+    device: Any,
+    dtype: Any,
+    cache_dir: str | None,
+    token_budget: int | None,
+    formats: tuple[str | None, str | None],
+) -> RouteReport:
+    from gpu_select import pipeline
+    from gpu_select.encoder import load_encoder
+    from gpu_select.errors import ConfigError
+    from gpu_select.logs import open_log, open_writer
+    from gpu_select.router import DEFAULT_ENCODER, Router
+
+    with open_log(input_path, format=formats[0]) as log:
+        fixed = log.columns
+        if fixed is not None:
+            for option, name in (("query-field", query_field), ("domain-field", domain_field), *(("keep", k) for k in keep or ())):
+                if name is not None and name not in fixed:
+                    raise ConfigError(option, name, f"one of the columns of {input_path}: {', '.join(fixed)}")
+        encoder = load_encoder(encoder_name or artifact.encoder_name or DEFAULT_ENCODER, device=device, dtype=dtype)
+        router = Router.of(encoder, artifact)
+        columns = keep if keep is not None else fixed
+        with (
+            open_writer(
+                output,
+                format=formats[1],
+                columns=None if columns is None else [pipeline.input_name(name) for name in columns],
+                schema=log.schema,
+            ) as out,
+            options.open_cache(cache_dir, encoder) as cache,
+            options.progress_bar("routing", "row") as bar,
+        ):
+            report = pipeline.route_rows(
+                log.windows(pipeline.WINDOW_ROWS),
+                out.write,
+                partial(router.route, candidates=candidates, token_budget=token_budget, cache=cache),
+                query_field=query_field,
+                domain_fields=pipeline.DOMAIN_FIELDS if domain_field is None else (domain_field,),
+                keep=keep,
+                progress=_advance(bar),
+            )
+    if report.without_domain:
+        where = " or ".join(pipeline.DOMAIN_FIELDS) if domain_field is None else domain_field
+        options.warn(f"{report.without_domain} of {report.rows} rows have no {where}: their domain counts as 'other'")
+    for name in sorted(report.renamed):
+        options.warn(f"the input's field {name!r} is kept as {pipeline.input_name(name)!r}")
+    if report.truncated:
+        options.warn(f"{report.truncated} queries are longer than the encoder takes and were truncated")
+    return report
+
+
+def _route_vectors(
+    features: str, output: str, output_format: str | None, artifact: Artifact, candidates: list[str] | None
+) -> RouteReport:
+    from gpu_select import pipeline
+    from gpu_select.errors import DimensionError
+    from gpu_select.logs import open_writer
+    from gpu_select.router import route_features
+
+    vectors = _open_vectors(features)
+    if vectors.shape[1] != artifact.selector.dim:
+        raise DimensionError(
+            f"{features}: expected vectors of D = {artifact.selector.dim}, as in {artifact.path}, got {vectors.shape[1]}"
+        )
+    with (
+        open_writer(output, format=output_format, columns=["row"]) as out,
+        options.progress_bar("routing", "row", len(vectors)) as bar,
+    ):
+        decide = partial(route_features, artifact.selector, candidates=candidates)
+        return pipeline.route_vectors(vectors, out.write, decide, progress=_advance(bar))
+
+
+def _open_vectors(path: str) -> Any:
+    import numpy as np
+
+    from gpu_select.errors import InputError, brief
+
+    expected = "a .npy file with a (B, D) array of float16, float32 or float64"
+    if not Path(path).is_file():
+        raise InputError(f"cannot read {path}: no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise InputError(f"{path}: expected {expected}, got {brief(str(error))}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
+        found = f"shape {array.shape} of {array.dtype}" if isinstance(array, np.ndarray) else "an archive"
+        raise InputError(f"{path}: expected {expected}, got {found}")
+    return array
+
+
+def _advance(bar: Any) -> Callable[[RouteReport], None]:
+    def advance(report: RouteReport) -> None:
+        bar.update(report.rows - bar.n)
+        bar.set_postfix_str(f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s", refresh=False)
+
+    return advance
+
+
+def _summary(report: RouteReport, output: str, *, vectors: bool) -> None:
+    """On standard error, so that standard output can be the log."""
+    seconds = max(report.seconds, 1e-9)
+    speed = f"{report.rows / seconds:,.0f} rows/s"
+    if not vectors:
+        speed += f", {report.tokens / seconds:,.0f} tokens/s"
+    click.echo(f"routed {report.rows - report.errors} of {report.rows} rows to {output} in {seconds:.2f} s: {speed}", err=True)
+    for model, count in report.share.most_common():
+        click.echo(f"  {model:30}  {count:8}  {count / max(1, report.rows):6.1%}", err=True)
+    if report.errors:
+        click.echo(f"{report.errors} rows could not be routed and have `error` set; the first: {report.first_error}", err=True)

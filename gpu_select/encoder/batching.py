@@ -1,0 +1,125 @@
+"""Length-sorted batches under a token budget, and running them on a device that may run out of memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_select.encoder.tokens import Tokenized
+from gpu_select.errors import ConfigError, DeviceError
+
+__all__ = ["default_token_budget", "run_batches", "token_batches"]
+
+_log = logging.getLogger("gpu_select")
+
+
+def default_token_budget(device: torch.device) -> int:
+    """Padded tokens a batch that keep a device of this kind busy."""
+    return {"cpu": 2048, "cuda": 65_536}.get(device.type, 16_384)
+
+
+def token_batches(
+    lengths: NDArray[np.int64], token_budget: int, max_rows: int | None = None
+) -> list[NDArray[np.int64]]:
+    """Split texts into batches of similar length, the longest first, so that memory runs out early or never.
+
+    Args:
+        lengths: (N,) tokens a text.
+        token_budget: most rows x longest row of a batch; a longer text makes a batch of its own.
+        max_rows: most texts in a batch.
+    Returns:
+        Index arrays that together hold each of 0..N-1 once. Equal lengths keep their order.
+    Raises:
+        ConfigError: a budget or row count under 1.
+    """
+    for field, value in (("token_budget", token_budget), ("batch_size", max_rows)):
+        if value is not None and value < 1:
+            raise ConfigError(field, value, "a whole number of at least 1")
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches = []
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
+        end = start + (rows if max_rows is None else min(rows, max_rows))
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def run_batches(
+    tokenized: Tokenized,
+    *,
+    token_budget: int,
+    max_rows: int | None,
+    device: torch.device,
+    run: Callable[[Tensor, Tensor, NDArray[np.int64]], None],
+) -> None:
+    """Hand each batch to `run` on the device, in smaller batches once memory runs out.
+
+    Args:
+        tokenized: N texts.
+        token_budget: padded tokens a batch.
+        max_rows: texts a batch; None for as many as the budget allows.
+        device: where `run` wants its tensors.
+        run: called with ids (B, T) int64, mask (B, T) bool and (B,) text numbers. A call that runs out of memory is
+            repeated with fewer texts.
+    Raises:
+        ConfigError: a budget or row count under 1.
+        DeviceError: not even one text fits.
+    """
+    left = np.arange(len(tokenized))
+    lengths = tokenized.lengths
+    warned = False
+    while len(left):
+        failed = None
+        batches = [left[batch] for batch in token_batches(lengths[left], token_budget, max_rows)]
+        for number, rows in enumerate(batches):
+            ids, mask = tokenized.padded(rows)
+            try:
+                run(_to_device(ids, device), _to_device(mask, device), rows)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                failed = number
+                break  # out of the handler: the exception's frames would keep the batch's tensors alive
+        if failed is None:
+            return
+        rows = batches[failed]
+        longest = int(lengths[rows].max())
+        if len(rows) == 1:
+            raise DeviceError(
+                f"device {device}: out of memory on a single text of {longest} tokens;"
+                " free memory on the device, or use another device or a smaller encoder"
+            )
+        _release_memory(device)
+        # a batch that max_rows kept under the budget would only come back at half the budget
+        token_budget = min(token_budget, len(rows) * longest) // 2
+        if not warned:
+            _log.warning("device %s: out of memory; going on with batches of %d tokens", device, token_budget)
+            warned = True
+        left = np.sort(np.concatenate(batches[failed:]))
+
+
+def _to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":  # only pinned memory is copied while the device computes
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # MPS and the CPU allocator raise a plain RuntimeError
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _release_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,24 @@
+"""The feature vector that selectors decide on: the normalised embedding, then the one-hot of the domain."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gpu_select.domains import N_DOMAINS
+
+__all__ = ["build_features"]
+
+
+def build_features(embeddings_Bd: Tensor, domain_B: Tensor) -> Tensor:
+    """Append the one-hot domain to L2-normalised embeddings.
+
+    Args:
+        embeddings_Bd: (B, d) float32 of unit norm.
+        domain_B: (B,) int64, slots of `domains.WIRE_ORDER`, on the same device.
+
+    Returns:
+        (B, d + 14) float32, of norm sqrt(2).
+    """
+    slots = torch.arange(N_DOMAINS, device=domain_B.device)
+    return torch.cat([embeddings_Bd, (domain_B[:, None] == slots).to(embeddings_Bd.dtype)], dim=1)

@@ -1,0 +1,148 @@
+"""CSV and TSV: a header row, then rows of texts; quoted fields may hold line ends."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from gpu_select.errors import InputError, brief
+from gpu_select.logs.columns import Columns
+from gpu_select.logs.lines import MAX_LINE_BYTES, decode_line, read_lines
+from gpu_select.logs.rows import Chunks, Row
+from gpu_select.logs.values import cell
+
+__all__ = ["DELIMITERS", "DelimitedSink", "read_delimited"]
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+_CHUNK_ROWS = 1024
+_CHUNK_BYTES = 1 << 20
+
+
+def read_delimited(stream: IO[bytes], delimiter: str, path: str) -> tuple[list[str], Chunks]:
+    """The header's column names and the rows. Blank lines are no rows.
+
+    Raises:
+        InputError: no header, one that cannot be read, or with the same name twice.
+    """
+    records = _Records(stream, delimiter)
+    header = next(records.each(), None)
+    if header is None:
+        raise InputError(f"cannot read {path}: it is empty, expected a header row with column names")
+    line, columns, fault = header
+    if fault is not None:
+        raise InputError(f"cannot read {path}: line {line}: {fault}")
+    seen: set[str] = set()
+    for name in columns:
+        if name in seen:
+            raise InputError(f"cannot read {path}: line {line}: the header has the column {brief(name)} twice")
+        seen.add(name)
+    return columns, _rows(records, columns)
+
+
+def _rows(records: _Records, columns: list[str]) -> Chunks:
+    rows: list[Row] = []
+    n_bytes = 0
+    for line, values, fault in records.each():
+        n_bytes += records.n_bytes
+        if fault is not None:
+            rows.append(Row({}, f"line {line}: {fault}"))
+        elif len(values) != len(columns):
+            rows.append(Row({}, f"line {line}: expected {len(columns)} columns, got {len(values)}"))
+        else:
+            rows.append(Row(dict(zip(columns, values, strict=True))))
+        if len(rows) == _CHUNK_ROWS or n_bytes >= _CHUNK_BYTES:
+            yield rows, n_bytes
+            rows, n_bytes = [], 0
+    yield rows, n_bytes
+
+
+class _Records:
+    """`csv.reader`, told line by line what it may read, so that each record's first line and faults are known."""
+
+    def __init__(self, stream: IO[bytes], delimiter: str) -> None:
+        # the module's own bound is 128 KiB, for the whole process; records are bounded here
+        csv.field_size_limit(max(csv.field_size_limit(), 3 * MAX_LINE_BYTES))
+        self._lines = (line for lines in read_lines(stream) for line in lines)
+        self._reader = csv.reader(self, delimiter=delimiter)
+        self._n_lines = 0
+        self._fault: str | None = None
+        self._in_record = False
+        self.n_bytes = 0  # of the record that was read last
+
+    def each(self) -> Iterator[tuple[int, list[str], str | None]]:
+        """First line, values and fault of each record that is left."""
+        while True:
+            line = self._n_lines + 1
+            self._fault = None
+            self._in_record = False
+            self.n_bytes = 0
+            try:
+                values = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                self._fault, values = self._fault or f"not CSV: {error}", []
+            if values or self._fault:
+                yield line, values, self._fault
+
+    def __iter__(self) -> _Records:
+        return self
+
+    def __next__(self) -> str:
+        if self.n_bytes > MAX_LINE_BYTES:
+            self._fault = f"a quote that is not closed within {MAX_LINE_BYTES >> 20} MiB, at line {self._n_lines}"
+            raise StopIteration  # the reader hands back what it has, and begins anew at the next line
+        try:
+            line = next(self._lines)
+        except StopIteration:
+            if self._in_record:
+                self._fault = f"a quote that is never closed, up to the last line, {self._n_lines}"
+            raise
+        self._n_lines += 1
+        self._in_record = True
+        self.n_bytes += len(line or b"") + 1
+        text, fault = decode_line(line)
+        self._fault = self._fault or fault
+        return text + "\n"
+
+
+class DelimitedSink:
+    """Writes a header and rows. The first window decides the columns."""
+
+    def __init__(self, stream: IO[bytes], delimiter: str, path: str, columns: Sequence[str] | None) -> None:
+        self._stream = stream
+        self._columns = Columns(path, columns)
+        self._header_written = False
+        self._lines: list[str] = []
+        # each record goes to `self._lines`. The terminator makes the module quote both line end characters.
+        self._writer = csv.writer(_Appender(self._lines), delimiter=delimiter, lineterminator="\r\n")
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows.
+
+        Raises:
+            OutputError: a row has a field that the first window did not have.
+        """
+        names = self._columns.of(rows)
+        if not self._header_written:
+            self._writer.writerow(names)
+            self._header_written = True
+        self._writer.writerows([cell(row.get(name)) for name in names] for row in rows)
+        self._lines.append("")
+        self._stream.write("\n".join(self._lines).encode("utf-8", "replace"))
+        self._lines.clear()
+
+    def finish(self) -> None:
+        """A file without rows has its header all the same."""
+        if not self._header_written:
+            self.write([])
+
+
+class _Appender:
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, record: str) -> None:
+        self._lines.append(record[:-2])

@@ -1,0 +1,143 @@
+"""Writing Parquet, through pyarrow, which is imported only when such a file is opened."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+from collections.abc import Sequence
+from typing import IO, Any
+
+from gpu_select.errors import OutputError, brief
+from gpu_select.logs.columns import Columns
+from gpu_select.logs.parquet import import_pyarrow
+
+__all__ = ["ParquetSink"]
+
+_ROW_GROUP_ROWS = 1 << 16
+_ROW_GROUP_BYTES = 64 << 20
+_CURE = "leave the column out with --keep, or write JSON lines"
+
+
+class ParquetSink:
+    """Writes rows as a Parquet file. The input's schema and the first window decide the columns and their types."""
+
+    def __init__(
+        self, stream: IO[bytes], path: str, columns: Sequence[str] | None, schema: Any, stack: contextlib.ExitStack
+    ) -> None:
+        self._pa = pa = import_pyarrow()
+        self._stream = stream
+        self._path = path
+        self._columns = Columns(path, columns)
+        self._types = {} if schema is None else {field.name: field.type for field in schema}
+        self._types |= {"model": pa.string(), "score": pa.float64(), "margin": pa.float64(), "error": pa.string()}
+        self._schema: Any = None
+        self._writer: Any = None
+        self._pending: list[Any] = []  # record batches, until they make a row group
+        stack.push(self._abandon)
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows.
+
+        Raises:
+            OutputError: a value does not fit the type of its column, or a row has a field too many.
+        """
+        n_before = self._columns.n_rows
+        names = self._columns.of(rows)
+        arrays = [self._array(name, [row.get(name) for row in rows], n_before) for name in names]
+        if self._schema is None:
+            self._schema = self._pa.schema([(name, self._types[name]) for name in names])
+        self._pending.append(self._pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        if (
+            sum(batch.num_rows for batch in self._pending) >= _ROW_GROUP_ROWS
+            or sum(batch.nbytes for batch in self._pending) >= _ROW_GROUP_BYTES
+        ):
+            self._write_row_group()
+
+    def finish(self) -> None:
+        """Write what is pending and the index. A file without rows has its columns all the same."""
+        if self._schema is None:
+            self.write([])
+        self._write_row_group()
+        try:
+            self._writer.close()
+        except self._pa.ArrowException as error:
+            raise self._failure(error) from error
+
+    def _write_row_group(self) -> None:
+        try:
+            if self._writer is None:
+                self._writer = self._pa.parquet.ParquetWriter(self._stream, self._schema)
+            table = self._pa.Table.from_batches(self._pending, self._schema)
+            self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        except self._pa.ArrowException as error:
+            raise self._failure(error) from error
+        self._pending.clear()
+
+    def _failure(self, error: Exception) -> OutputError:
+        return OutputError(f"cannot write {self._path}: {brief(str(error), 200)}")
+
+    def _abandon(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if self._writer is not None and self._writer.is_open:
+            with contextlib.suppress(OSError, ValueError, self._pa.ArrowException):
+                self._writer.close()
+            self._writer.is_open = False  # else it tries again when it is collected, and complains
+
+    def _array(self, name: str, values: list[Any], n_before: int) -> Any:
+        """The values as an Arrow array of the column's type, which those of the first window decide."""
+        pa = self._pa
+        kind = self._types.get(name)
+        try:
+            array = pa.array(values, kind)
+            if kind is None:
+                self._types[name] = kind = self._storable(name, array.type)
+                array = array.cast(kind)
+        except _MISFITS as error:
+            i = bisect.bisect_left(range(1, len(values)), True, key=lambda n: not self._converts(values[:n], kind))
+            expected = kind or self._storable(name, pa.array(values[:i]).type)
+            raise self._misfit(name, n_before + i + 1, expected, values[i]) from error
+        if pa.types.is_nested(kind):
+            for i, value in enumerate(values):
+                if not _is_whole(pa, value, kind):
+                    raise self._misfit(name, n_before + i + 1, kind, value)
+        return array
+
+    def _converts(self, values: list[Any], kind: Any) -> bool:
+        try:
+            self._pa.array(values, kind)
+        except _MISFITS:
+            return False
+        return True
+
+    def _misfit(self, name: str, row: int, kind: object, value: object) -> OutputError:
+        return OutputError(
+            f"cannot write {self._path}: row {row}, column {brief(name)}: expected {kind}, got {brief(value)}; {_CURE}"
+        )
+
+    def _storable(self, name: str, kind: Any) -> Any:
+        """A type that was inferred, with text where no value said what it is."""
+        pa = self._pa
+        if pa.types.is_null(kind):
+            return pa.string()
+        if pa.types.is_list(kind):
+            return pa.list_(self._storable(name, kind.value_type))
+        if pa.types.is_struct(kind):
+            if kind.num_fields == 0:
+                raise OutputError(
+                    f"cannot write {self._path}: column {brief(name)}: Parquet has no objects without fields; {_CURE}"
+                )
+            return pa.struct([(field.name, self._storable(name, field.type)) for field in kind])
+        return kind
+
+
+# pyarrow's own exceptions derive from these
+_MISFITS = (ValueError, TypeError, OverflowError, NotImplementedError)
+
+
+def _is_whole(pa: Any, value: Any, kind: Any) -> bool:
+    """Whether the type has a place for every key of the objects in a value: Arrow leaves the others out silently."""
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        types = {field.name: field.type for field in kind}
+        return value.keys() <= types.keys() and all(_is_whole(pa, item, types[key]) for key, item in value.items())
+    if isinstance(value, list) and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return all(_is_whole(pa, item, kind.value_type) for item in value)
+    return True

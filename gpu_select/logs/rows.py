@@ -1,0 +1,24 @@
+"""What a log is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["RESULT_FIELDS", "Chunks", "Row"]
+
+RESULT_FIELDS = ("model", "score", "margin", "error")
+"""What routing adds to a row, in the order of the output's columns."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a log. One that cannot be read keeps its place: no fields, and an error that names its line."""
+
+    fields: dict[str, Any]
+    error: str | None = None
+
+
+Chunks = Iterator[tuple[list[Row], int]]
+"""A few rows at a time, with the bytes they took in the file."""

@@ -1,0 +1,47 @@
+"""Plain text: a query a line in, a model a line out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+from gpu_select.logs.lines import decode_line, read_lines
+from gpu_select.logs.rows import Chunks, Row
+
+__all__ = ["TXT_COLUMNS", "TxtSink", "read_txt"]
+
+TXT_COLUMNS = ["query"]
+
+
+def read_txt(stream: IO[bytes]) -> Chunks:
+    r"""Every line is a row with the field `query`, an empty line too; `\r\n` ends a line as `\n` does."""
+    number = 0
+    for lines in read_lines(stream):
+        rows = []
+        n_bytes = 0
+        for line in lines:
+            number += 1
+            n_bytes += len(line or b"")
+            text, fault = decode_line(line)
+            if fault is None:
+                rows.append(Row({"query": text.removesuffix("\r")}))
+            else:
+                rows.append(Row({}, f"line {number}: {fault}"))
+        yield rows, n_bytes
+
+
+class TxtSink:
+    """Writes each row's `model` on a line of its own, an empty line where there is none."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows."""
+        # a name from a hostile file must not add lines
+        lines = [" ".join((row.get("model") or "").splitlines()) for row in rows]
+        lines.append("")
+        self._stream.write("\n".join(lines).encode("utf-8", "replace"))
+
+    def finish(self) -> None:
+        """Nothing is held back."""

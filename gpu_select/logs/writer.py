@@ -1,0 +1,87 @@
+"""Writing a routed log, whatever the format."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+from gpu_select.errors import OutputError
+from gpu_select.files import atomic_write
+from gpu_select.logs.delimited import DELIMITERS, DelimitedSink
+from gpu_select.logs.formats import log_format
+from gpu_select.logs.jsonl import JsonlSink
+from gpu_select.logs.parquet_sink import ParquetSink
+from gpu_select.logs.txt import TxtSink
+
+__all__ = ["LogWriter", "open_writer"]
+
+
+class _Sink(Protocol):
+    def write(self, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class LogWriter:
+    """An open output; a context manager. The file gets its name at the end, and only when nothing was raised."""
+
+    def __init__(self, sink: _Sink, stack: contextlib.ExitStack) -> None:
+        self._sink = sink
+        self._stack = stack
+        stack.push(self._finish)
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Append rows: kept input fields, `model` (text), `score`, `margin` (numbers), `error` (text); or None each.
+
+        Raises:
+            OutputError: the file cannot be written, or a row does not fit the table's columns.
+        """
+        if rows:
+            self._sink.write(rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def _finish(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            self._sink.finish()
+
+
+def open_writer(
+    path: str, *, format: str | None = None, columns: Sequence[str] | None = None, schema: Any = None
+) -> LogWriter:
+    """Open an output by its name (.jsonl, .ndjson, .csv, .tsv, .txt, .parquet; all but the last also .gz and .zst).
+
+    Args:
+        path: a file name, or `-` for standard output. A temporary file is written, and renamed at the end.
+        format: `jsonl`, `csv`, `tsv`, `txt` or `parquet`, whatever the name says; `-` is JSON lines without it.
+        columns: the kept input fields where they are known; for tables (CSV, TSV, Parquet). Those of the first window
+            are added to them; a later row cannot bring new ones.
+        schema: `LogReader.schema` of the input: a Parquet output keeps the types of these columns.
+    Raises:
+        OutputError: the file cannot be written, or its name says nothing.
+        MissingDependencyError: a package for the file's kind is not installed.
+    """
+    log = log_format(path, format, OutputError)
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(atomic_write(path))
+        return LogWriter(_sink(log, stream, path, columns, schema, stack), stack.pop_all())
+
+
+def _sink(
+    log: str, stream: IO[bytes], path: str, columns: Sequence[str] | None, schema: Any, stack: contextlib.ExitStack
+) -> _Sink:
+    if log == "jsonl":
+        return JsonlSink(stream)
+    if log == "txt":
+        return TxtSink(stream)
+    if log == "parquet":
+        return ParquetSink(stream, path, columns, schema, stack)
+    return DelimitedSink(stream, DELIMITERS[log], path, columns)

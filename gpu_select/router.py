@@ -1,0 +1,267 @@
+"""The router as one module: token ids in, the model for each query out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gpu_select.artifacts import Artifact, find_selector_files, load_selector
+from gpu_select.domains import DEFAULT_DOMAIN, N_DOMAINS, domain_index
+from gpu_select.encoder import (
+    DtypeName,
+    EmbeddingCache,
+    Encoder,
+    default_token_budget,
+    embed,
+    load_encoder,
+    resolve_device,
+    run_batches,
+)
+from gpu_select.errors import DataError, DimensionError, brief
+from gpu_select.features import build_features
+from gpu_select.selectors import Backend, Choice, Selector, choose
+
+__all__ = ["DEFAULT_ENCODER", "Router", "Routes", "route_features"]
+
+DEFAULT_ENCODER = "qwen3"
+
+_SELECT_ROWS = 65_536
+"""Ready vectors that go to the device at once: 270 MB at D = 1038."""
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """Decisions for N queries, in their order."""
+
+    models: list[str]
+    """The model that should answer each query."""
+    scores: NDArray[np.float32]
+    """(N,) the chosen model's score; its scale depends on the selector."""
+    margins: NDArray[np.float32]
+    """(N,) how far the runner-up lies behind; infinite where there is no other candidate."""
+    n_tokens: int = 0
+    """Tokens that went through the encoder: each distinct text once."""
+    n_truncated: int = 0
+    """Distinct texts longer than the encoder takes."""
+    n_cached: int = 0
+    """Distinct texts whose embedding came from the cache."""
+
+
+class Router(nn.Module):
+    """Encoder and selector in one forward pass.
+
+    Args:
+        encoder: gives (B, d) unit vectors.
+        selector: takes features of d + 14 dimensions, on the encoder's device.
+
+    Raises:
+        DimensionError: the selector was made for vectors of another length.
+    """
+
+    def __init__(self, encoder: Encoder, selector: Selector) -> None:
+        super().__init__()
+        if selector.dim != encoder.dim + N_DOMAINS:
+            raise DimensionError(
+                f"embedding dimension mismatch: file has D = {selector.dim} ({selector.dim - N_DOMAINS} + {N_DOMAINS}), "
+                f"encoder gives {encoder.dim + N_DOMAINS} ({encoder.dim} + {N_DOMAINS})"
+            )
+        self.encoder = encoder
+        self.selector = selector
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        models_dir: str | Path,
+        *,
+        encoder: str | Encoder | None = None,
+        device: str | torch.device = "auto",
+        algorithm: str | None = None,
+        dtype: DtypeName = "auto",
+        knn_backend: Backend = "torch",
+    ) -> Router:
+        """Load a trained router.
+
+        Args:
+            models_dir: a folder of selector files, or one file.
+            encoder: a name, hub id or folder, or a loaded encoder; by default the one the file names, else qwen3.
+            device: cpu, cuda, cuda:N, mps, or auto for the best there is.
+            algorithm: knn, kmeans or svm; by default the folder's first in this order.
+            dtype: of the encoder; auto is float32 on the CPU and bfloat16 elsewhere. Selection is float32 always.
+            knn_backend: what searches KNN's rows, torch or faiss.
+
+        Raises:
+            InputError, FileFormatError: no such file, or one that breaks the format.
+            EncoderError: no such encoder, or (EncoderMismatchError) not the one the file was trained with.
+            DimensionError: vectors of another length than the file's.
+        """
+        target = resolve_device(device)
+        if Path(models_dir).is_dir():
+            algorithm = algorithm or next(iter(find_selector_files(models_dir)))
+        artifact = load_selector(models_dir, algorithm=algorithm, device=target, backend=knn_backend)
+        if not isinstance(encoder, Encoder):
+            encoder = load_encoder(encoder or artifact.encoder_name or DEFAULT_ENCODER, device=target, dtype=dtype)
+        return cls.of(encoder, artifact)
+
+    @classmethod
+    def of(cls, encoder: Encoder, artifact: Artifact) -> Router:
+        """A router of a loaded encoder and a loaded file, after checking that they belong together."""
+        artifact.check_encoder(encoder.name, encoder.fingerprint)
+        return cls(encoder, artifact.selector)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The M models that can be chosen."""
+        return self.selector.models
+
+    def forward(
+        self, input_ids_BT: Tensor, attention_mask_BT: Tensor, domain_B: Tensor, candidates: Tensor | None = None
+    ) -> Choice:
+        """Embed and decide. Nothing here waits for the device on CUDA and MPS with torch selectors.
+
+        Args:
+            input_ids_BT: (B, T) int64.
+            attention_mask_BT: (B, T) int64 or bool.
+            domain_B: (B,) int64, slots of `domains.WIRE_ORDER`.
+            candidates: (M,) or (B, M) bool; by default all models.
+
+        Returns:
+            (B,) model index int64, score and margin float32.
+        """
+        return self.select(self.encoder(input_ids_BT, attention_mask_BT), domain_B, candidates)
+
+    def select(self, embeddings_Bd: Tensor, domain_B: Tensor, candidates: Tensor | None = None) -> Choice:
+        """Decide on ready embeddings: (B, d) float32 of unit norm; the rest as in `forward`."""
+        return choose(self.selector(build_features(embeddings_Bd, domain_B), candidates))
+
+    @torch.inference_mode()
+    def route(
+        self,
+        texts: Sequence[str],
+        domains: Sequence[str | None] | None = None,
+        *,
+        candidates: Sequence[str] | None = None,
+        token_budget: int | None = None,
+        cache: EmbeddingCache | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Routes:
+        """Choose the model for each query. Equal queries of one domain are decided once.
+
+        Args:
+            texts: N queries.
+            domains: N domain names, None for a query without one; by default all are "other".
+            candidates: names of the models to choose from; by default all.
+            token_budget: padded tokens a batch; by default what suits the device.
+            cache: embeddings are looked up here first, and new ones are added.
+            progress: called with the number of distinct queries done since the last call.
+
+        Raises:
+            DataError: a query that is not a text or is empty, or another number of domains than of texts.
+            ConfigError: a domain name outside the documented ones.
+            CandidateError: no candidate, or an unknown one.
+            DeviceError: not even one query fits on the device.
+        """
+        slots = _slots(texts, domains)
+        first_row: dict[tuple[str, int], int] = {}
+        distinct_of = np.array([first_row.setdefault(key, len(first_row)) for key in zip(texts, slots, strict=True)], int)
+        queries = [text for text, _ in first_row]
+        domain_N = torch.tensor([slot for _, slot in first_row], dtype=torch.int64).to(self.encoder.device)
+        mask = None if candidates is None else self.selector.candidate_mask(candidates)
+        if cache is None:
+            routed = self._forward_all(queries, domain_N, mask, token_budget, progress)
+        else:
+            embedded = embed(self.encoder, queries, token_budget=token_budget, cache=cache, progress=progress)
+            choice = _in_blocks(
+                lambda rows: self.select(embedded.vectors[rows].to(domain_N.device), domain_N[rows], mask), len(queries)
+            )
+            routed = choice, embedded.n_tokens, embedded.n_truncated, embedded.n_cached
+        return _routes(self.models, routed[0], distinct_of, *routed[1:])
+
+    def _forward_all(
+        self,
+        queries: list[str],
+        domain_N: Tensor,
+        mask: Tensor | None,
+        token_budget: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[Choice, int, int, int]:
+        tokenized = self.encoder.tokenizer.tokenize(queries)
+        parts: list[tuple[NDArray[np.int64], Choice]] = []
+
+        def run(ids_BT: Tensor, mask_BT: Tensor, rows: NDArray[np.int64]) -> None:
+            index_B = torch.from_numpy(rows).to(domain_N.device, non_blocking=True)
+            parts.append((rows, self(ids_BT, mask_BT, domain_N[index_B], mask)))
+            if progress is not None:
+                progress(len(rows))
+
+        run_batches(
+            tokenized,
+            token_budget=token_budget or default_token_budget(self.encoder.device),
+            max_rows=None,
+            device=self.encoder.device,
+            run=run,
+        )
+        # results stay on the device until here: one copy, not one a batch
+        back = np.argsort(np.concatenate([rows for rows, _ in parts])) if parts else np.empty(0, int)
+        joined = [torch.cat(column).cpu()[back] for column in zip(*(choice for _, choice in parts), strict=True)]
+        choice = Choice(*joined) if joined else _nothing()
+        return choice, len(tokenized.ids), int(tokenized.truncated.sum()), 0
+
+
+@torch.inference_mode()
+def route_features(
+    selector: Selector, features_BD: NDArray[np.floating], *, candidates: Sequence[str] | None = None
+) -> Routes:
+    """Choose the model for ready feature vectors, without any encoder.
+
+    Args:
+        selector: on any device.
+        features_BD: (B, D), finite: [unit embedding | one-hot domain], as the selector's file has them.
+        candidates: names of the models to choose from; by default all.
+
+    Raises:
+        DimensionError: the vectors are not (B, D).
+        CandidateError: no candidate, or an unknown one.
+    """
+    mask = None if candidates is None else selector.candidate_mask(candidates)
+
+    def decide(rows: slice) -> Choice:
+        block = np.ascontiguousarray(features_BD[rows], dtype=np.float32)
+        return choose(selector(torch.from_numpy(block).to(selector.device), mask))
+
+    return _routes(selector.models, _in_blocks(decide, len(features_BD)), np.arange(len(features_BD)))
+
+
+def _in_blocks(decide: Callable[[slice], Choice], n_rows: int) -> Choice:
+    parts = [decide(slice(start, start + _SELECT_ROWS)) for start in range(0, n_rows, _SELECT_ROWS)]
+    return Choice(*(torch.cat(column).cpu() for column in zip(*parts, strict=True))) if parts else _nothing()
+
+
+def _nothing() -> Choice:
+    return Choice(torch.empty(0, dtype=torch.int64), torch.empty(0), torch.empty(0))
+
+
+def _routes(
+    models: Sequence[str], choice: Choice, rows: NDArray[np.int64], n_tokens: int = 0, n_truncated: int = 0, n_cached: int = 0
+) -> Routes:
+    model_N, score_N, margin_N = (column.numpy()[rows] for column in choice)
+    return Routes([models[m] for m in model_N], score_N, margin_N, n_tokens, n_truncated, n_cached)
+
+
+def _slots(texts: Sequence[str], domains: Sequence[str | None] | None) -> list[int]:
+    """The one-hot slot of each query, after checking texts and domains."""
+    if isinstance(texts, str):
+        raise DataError(f"texts: expected a list of queries, got one text {brief(texts)}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"texts[{i}]: expected a text that is not empty, got {brief(text)}")
+    if domains is None:
+        return [domain_index(DEFAULT_DOMAIN)] * len(texts)
+    if isinstance(domains, str) or len(domains) != len(texts):
+        raise DataError(f"domains: expected {len(texts)} names, one a text, got {brief(domains)}")
+    return [domain_index(DEFAULT_DOMAIN if name is None else name) for name in domains]

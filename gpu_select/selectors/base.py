@@ -1,0 +1,146 @@
+"""What all selectors share: (B, D) features in, (B, M) scores out, the highest score among the candidates wins."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gpu_select.errors import CandidateError, DimensionError
+
+__all__ = ["Choice", "Selector", "best_per_model", "choose", "exact_float32"]
+
+
+class Choice(NamedTuple):
+    """One decision a query."""
+
+    model: Tensor
+    """(B,) int64, an index into the selector's `models`."""
+    score: Tensor
+    """(B,) float32, the chosen model's score."""
+    margin: Tensor
+    """(B,) float32, how far the runner-up lies behind; infinite where there is no other candidate."""
+
+
+class Selector(nn.Module):
+    """A fitted selector. Ties go to the model that comes first in `models`.
+
+    Attributes:
+        algorithm: the name that the file format gives it.
+        models: the M model names, in the order in which ties are decided.
+        dim: D, the width of the features it takes.
+    """
+
+    algorithm: str
+
+    def __init__(self, models: Sequence[str], dim: int) -> None:
+        super().__init__()
+        self.models = tuple(models)
+        self.dim = dim
+
+    def forward(self, features_BD: Tensor, candidates: Tensor | None = None) -> Tensor:
+        """Score every model for every query.
+
+        Args:
+            features_BD: (B, D) float32, on the selector's device.
+            candidates: (M,) or (B, M) bool; by default all models.
+
+        Returns:
+            (B, M) float32; the largest is the decision, -inf where a model is no candidate.
+
+        Raises:
+            DimensionError: the features are not (B, D).
+        """
+        if features_BD.ndim != 2 or features_BD.shape[1] != self.dim:
+            raise DimensionError(
+                f"features: expected shape (B, {self.dim}) for this {self.algorithm} file, "
+                f"got {tuple(features_BD.shape)}"
+            )
+        mask_BM = None
+        if candidates is not None:
+            mask_BM = candidates.expand(len(features_BD), len(self.models))
+        with exact_float32():
+            scores_BM = self.scores(features_BD.float(), mask_BM)
+        return scores_BM if mask_BM is None else scores_BM.masked_fill(~mask_BM, -torch.inf)
+
+    def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
+        """(B, M) float32 scores; candidates matter here only where they change what is searched."""
+        raise NotImplementedError
+
+    def candidate_mask(self, names: Sequence[str]) -> Tensor:
+        """(M,) bool, true for the named models.
+
+        Raises:
+            CandidateError: no name at all, or one that the selector does not know.
+        """
+        if not names:
+            raise CandidateError(f"candidates: expected at least one of {', '.join(self.models)}, got none")
+        for name in names:
+            if name not in self.models:
+                raise CandidateError(f"candidates: expected names out of {', '.join(self.models)}, got {name!r}")
+        return torch.tensor([model in names for model in self.models], device=self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the selector's numbers are."""
+        return next(self.buffers()).device
+
+
+def choose(scores_BM: Tensor) -> Choice:
+    """The best model of each row, the first one at a tie. No host sync.
+
+    Args:
+        scores_BM: (B, M) float32 with at least one finite score a row.
+    """
+    model_B = scores_BM.argmax(dim=1)
+    score_B = scores_BM.gather(1, model_B[:, None]).squeeze(1)
+    runner_up_B = scores_BM.scatter(1, model_B[:, None], -torch.inf).amax(dim=1)
+    return Choice(model_B, score_B, score_B - runner_up_B)
+
+
+def best_per_model(
+    scores_BF: Tensor, owner_F: Tensor, n_models: int, candidates_BM: Tensor | None = None
+) -> Tensor:
+    """Reduce scores of F parts (centroids, classifiers) to their models: the best part counts, the first at a tie.
+
+    The format breaks ties by part, not by model. So where the best parts of several candidate models tie, those that
+    come later are lowered by one unit in the last place: the largest score is then the owner of the first such part.
+
+    Args:
+        scores_BF: (B, F) float32.
+        owner_F: (F,) int64, the model of each part; every model owns at least one.
+        n_models: M.
+        candidates_BM: (B, M) bool; by default all models.
+
+    Returns:
+        (B, M) float32.
+    """
+    n_parts = scores_BF.shape[1]
+    owner_BF = owner_F.expand_as(scores_BF)
+    best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
+    best_BM = best_BM.scatter_reduce(1, owner_BF, scores_BF, "amax")
+    if candidates_BM is not None:
+        best_BM = best_BM.masked_fill(~candidates_BM, -torch.inf)
+    top_BM = best_BM == best_BM.amax(dim=1, keepdim=True)
+    is_top_BF = (scores_BF == best_BM.gather(1, owner_BF)) & top_BM.gather(1, owner_BF)
+    winner_B1 = owner_F[is_top_BF.int().argmax(dim=1)][:, None]
+    is_winner_BM = torch.arange(n_models, device=owner_F.device) == winner_B1
+    below_BM = torch.nextafter(best_BM, best_BM.new_tensor(-torch.inf))
+    return torch.where(top_BM & ~is_winner_BM, below_BM, best_BM)
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """float32 products in float32, whatever the caller set: TF32 keeps 10 bits and would change decisions."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,79 @@
+"""KNN: the rows closest to the query vote, each for its model, with a weight made of quality and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gpu_select.selectors.base import Selector
+from gpu_select.selectors.knn_search import Backend, RowIndex
+
+__all__ = ["KNNSelector"]
+
+
+class KNNSelector(Selector):
+    """Score = sum of the votes of the k closest rows; a candidate list restricts the search to its models' rows.
+
+    A row votes with 0.9 * max(quality, 0.01) + 0.1 * (1 - (latency - min) / max(max - min, 1 ns)), minimum and maximum
+    over all rows; a missing quality is 0.5, no latencies at all mean a speed of 1.
+
+    Args:
+        embeddings_ND: (N, D) float32, finite, not normalised.
+        labels: N model names.
+        n_neighbors: k >= 1; with fewer rows, all of them vote.
+        qualities_N: (N,) float64, any range.
+        latencies_ns_N: (N,) int64.
+        backend: "torch" or "faiss"; both give the same rows.
+
+    Source:
+        Dudani (1976), doi:10.1109/TSMC.1976.5408784 (distance-free weights here: each row brings its own).
+    """
+
+    algorithm = "knn"
+    label_N: Tensor
+    weight_N: Tensor
+
+    def __init__(
+        self,
+        embeddings_ND: Tensor,
+        labels: Sequence[str],
+        *,
+        n_neighbors: int,
+        qualities_N: Tensor | None = None,
+        latencies_ns_N: Tensor | None = None,
+        backend: Backend = "torch",
+    ) -> None:
+        position = {name: m for m, name in enumerate(dict.fromkeys(labels))}
+        super().__init__(list(position), embeddings_ND.shape[1])
+        self.n_neighbors = n_neighbors
+        label_N = torch.tensor([position[name] for name in labels])
+        weight_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
+        # row N stands for "none": it votes for the first model with weight 0
+        self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
+        self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]))
+        self.index = RowIndex(embeddings_ND, label_N, len(position), backend)
+
+    def neighbors(self, features_BD: Tensor, candidates_BM: Tensor | None = None) -> Tensor:
+        """(B, k) int64, the rows that vote, ascending; N where fewer rows belong to candidates."""
+        rows_Bk: Tensor = self.index(features_BD, self.n_neighbors, candidates_BM)
+        return rows_Bk
+
+    def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
+        """(B, M) float32 sums of votes."""
+        rows_Bk = self.neighbors(features_BD, candidates_BM)
+        # in float64 where there is one, so that equal sets of weights give equal sums in any order
+        votes_Bk = self.weight_N[rows_Bk].to(torch.float32 if features_BD.device.type == "mps" else torch.float64)
+        zeros_BM = votes_Bk.new_zeros(len(features_BD), len(self.models))
+        return zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk).float()
+
+
+def _vote_weights(n_rows: int, qualities_N: Tensor | None, latencies_ns_N: Tensor | None) -> Tensor:
+    if qualities_N is None:
+        qualities_N = torch.full((n_rows,), 0.5, dtype=torch.float64)
+    speed_N = torch.ones(n_rows, dtype=torch.float64)
+    if latencies_ns_N is not None:
+        span = (latencies_ns_N.max() - latencies_ns_N.min()).clamp(min=1)
+        speed_N = 1 - (latencies_ns_N - latencies_ns_N.min()).double() / span
+    return (0.9 * qualities_N.double().clamp(min=0.01) + 0.1 * speed_N).float()

@@ -1,0 +1,200 @@
+"""Exact nearest rows: a quick float32 search proposes, an error bound says what is sure, float64 decides the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Backend", "RowIndex"]
+
+Backend = Literal["torch", "faiss"]
+
+_SLACK = 16
+"""Vectors proposed beyond the k asked for, so that a boundary of near-ties lies inside the proposal."""
+
+_BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30, "mps": 256 << 20}
+"""Distances held at once. On a CPU they should stay near the cache."""
+
+_PAIRS = 1 << 14
+"""(query, vector) pairs compared at once in float64: 130 MB at D = 1024."""
+
+_GROUP = 16
+"""On a CPU, top-k looks at minima of this many columns first: scanning every column costs a third of the product."""
+
+Search = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
+"""(queries (b, D), n, allowed (b, U) or None) -> the n closest vectors a query, ascending: (b, n) squared distances less
+the query's own squared norm, float32, infinite for what is not allowed; and (b, n) int64 vectors."""
+
+
+class RowIndex(nn.Module):
+    """Finds the k rows closest to a query, the lower row first at equal distance, whatever the backend.
+
+    Equal rows are kept once: files in the wild repeat every query once per model, and equal distances are what a float32
+    search cannot order.
+
+    Args:
+        embeddings_ND: (N, D) float32, finite.
+        label_N: (N,) int64 in [0, n_labels); a query may be restricted to rows of some labels.
+        n_labels: M.
+        backend: what proposes neighbours: a matrix product and top-k in torch, or a flat FAISS index.
+    """
+
+    vectors_UD: Tensor
+    norms_U: Tensor
+    longest: Tensor
+    rows_UR: Tensor
+    count_U: Tensor
+    count_UM: Tensor
+    label_N: Tensor
+
+    def __init__(self, embeddings_ND: Tensor, label_N: Tensor, n_labels: int, backend: Backend) -> None:
+        super().__init__()
+        embeddings_ND = embeddings_ND.float() + 0.0  # -0.0 becomes 0.0: one number, one vector
+        vectors_UD, vector_N, count_U = torch.unique(embeddings_ND, dim=0, return_inverse=True, return_counts=True)
+        self.n_rows, self.n_vectors, self.backend = len(embeddings_ND), len(vectors_UD), backend
+        # row lists, ascending, padded with N
+        order_N = vector_N.argsort(stable=True)
+        place_N = torch.arange(self.n_rows) - (count_U.cumsum(0) - count_U).repeat_interleave(count_U)
+        rows_UR = torch.full((self.n_vectors, int(count_U.max())), self.n_rows)
+        rows_UR[vector_N[order_N], place_N] = order_N
+        count_UM = torch.zeros(self.n_vectors, n_labels)
+        count_UM.index_put_((vector_N, label_N), torch.ones(self.n_rows), accumulate=True)
+        norms_U = vectors_UD.double().square().sum(dim=1)
+        self.register_buffer("vectors_UD", vectors_UD)
+        self.register_buffer("norms_U", norms_U.float())
+        self.register_buffer("longest", norms_U.max().sqrt().float())
+        self.register_buffer("rows_UR", rows_UR)
+        self.register_buffer("count_U", count_U.float())
+        self.register_buffer("count_UM", count_UM)
+        self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
+        self._search: Search = self._search_torch
+        if backend == "faiss":
+            from gpu_select.selectors.knn_faiss import FlatSearch
+
+            self._search = FlatSearch(vectors_UD)
+
+    def forward(self, features_BD: Tensor, k: int, labels_BM: Tensor | None = None) -> Tensor:
+        """The k rows closest to each query by Euclidean distance.
+
+        Args:
+            features_BD: (B, D) float32, finite.
+            k: rows wanted.
+            labels_BM: (B, M) bool, the labels whose rows count; by default all.
+
+        Returns:
+            (B, min(k, N)) int64, rows in ascending order (not by distance); N stands for "none" where fewer rows count.
+            On a CPU the rows are those of exact arithmetic. Elsewhere, where asking would stall the queue, a boundary
+            at which more than 16 different vectors lie within float32 rounding of each other may be cut short.
+        """
+        k = min(k, self.n_rows)
+        n = min(k + _SLACK, self.n_vectors)
+        budget = _BLOCK_BYTES.get(features_BD.device.type, _BLOCK_BYTES["cpu"])
+        # a float32 for every vector, and a few tables over the proposed rows
+        n_queries = max(1, budget // max(4 * self.n_vectors, 32 * n * self.rows_UR.shape[1]))
+        blocks = features_BD.split(n_queries)
+        masks = labels_BM.split(n_queries) if labels_BM is not None else [None] * len(blocks)
+        return torch.cat([self._block(x_bD, k, mask_bM, _SLACK) for x_bD, mask_bM in zip(blocks, masks, strict=True)])
+
+    def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
+        n = min(k + slack, self.n_vectors)
+        allowed_bU = None if labels_bM is None else labels_bM.float() @ self.count_UM.T > 0
+        approx_bn, vector_bn = self._search(x_bD, n, allowed_bU)
+        # the vector that completes k rows, and what float32 cannot tell from it
+        if labels_bM is None:
+            count_bn = self.count_U[vector_bn]
+        else:
+            count_bn = (self.count_UM[vector_bn] * labels_bM[:, None]).sum(dim=2)
+        edge_b1 = (count_bn.cumsum(dim=1) < k).sum(dim=1, keepdim=True).clamp(max=n - 1)
+        edge_b1 = approx_bn.gather(1, edge_b1)
+        unsure_b1 = 2 * self._error(x_bD)
+        near_bn = (approx_bn >= edge_b1 - unsure_b1) & (approx_bn <= edge_b1 + unsure_b1)
+        inside_bn = approx_bn < edge_b1 - unsure_b1
+        proposal = (vector_bn, inside_bn, near_bn)
+        if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._resolve(x_bD, k, labels_bM, *proposal)
+        if labels_bM is None and self.rows_UR.shape[1] == 1:
+            rows_bk = self.rows_UR[vector_bn[:, :k], 0].sort(dim=1).values
+            todo = (near_bn.sum(dim=1) > 1).nonzero().squeeze(1)
+            rows_bk[todo] = self._resolve(x_bD[todo], k, None, *(part[todo] for part in proposal))
+        else:
+            rows_bk = self._resolve(x_bD, k, labels_bM, *proposal)
+        cut = near_bn[:, -1].nonzero().squeeze(1)
+        if len(cut) and n < self.n_vectors:  # the near-ties may go on beyond what was proposed
+            rows_bk[cut] = self._block(x_bD[cut], k, None if labels_bM is None else labels_bM[cut], 16 * slack)
+        return rows_bk
+
+    def _resolve(
+        self,
+        x_bD: Tensor,
+        k: int,
+        labels_bM: Tensor | None,
+        vector_bn: Tensor,
+        inside_bn: Tensor,
+        near_bn: Tensor,
+    ) -> Tensor:
+        """The first k rows by (distance, row): vectors surely inside come first, near ones by their exact distance."""
+        key_bn = self._exact(x_bD, vector_bn, near_bn).masked_fill(inside_bn, -torch.inf)
+        rows_bnR = self.rows_UR[vector_bn]
+        rows_bC = rows_bnR.flatten(1)
+        key_bC = key_bn[:, :, None].expand_as(rows_bnR).flatten(1)
+        counts_bC = rows_bC < self.n_rows
+        if labels_bM is not None:
+            counts_bC = counts_bC & labels_bM.gather(1, self.label_N[rows_bC])
+        key_bC = key_bC.masked_fill(~counts_bC, torch.inf)
+        rows_bC, by_row = rows_bC.sort(dim=1)
+        key_bC = key_bC.gather(1, by_row)
+        first_bk = key_bC.argsort(dim=1, stable=True)[:, :k]
+        out_bk = torch.where(key_bC.gather(1, first_bk) < torch.inf, rows_bC.gather(1, first_bk), self.n_rows)
+        return out_bk.sort(dim=1).values
+
+    def _exact(self, x_bD: Tensor, vector_bn: Tensor, near_bn: Tensor) -> Tensor:
+        """(b, n) squared distances in float64 (float32 on MPS) where `near_bn`, infinity elsewhere."""
+        dtype = torch.float32 if x_bD.device.type == "mps" else torch.float64
+        out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype, device=x_bD.device)
+        if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
+            for j in range(vector_bn.shape[1]):
+                difference_bD = x_bD.to(dtype) - self.vectors_UD[vector_bn[:, j]].to(dtype)
+                out_bn[:, j] = difference_bD.square().sum(dim=1)
+            return out_bn.masked_fill(~near_bn, torch.inf)
+        query_P, place_P = near_bn.nonzero(as_tuple=True)
+        for query_p, place_p in zip(query_P.split(_PAIRS), place_P.split(_PAIRS), strict=True):
+            difference_pD = x_bD[query_p].to(dtype) - self.vectors_UD[vector_bn[query_p, place_p]].to(dtype)
+            out_bn[query_p, place_p] = difference_pD.square().sum(dim=1)
+        return out_bn
+
+    def _error(self, x_bD: Tensor) -> Tensor:
+        """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2).
+
+        Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a product of n terms is off by at
+        most gamma_n |x||u| in any order of summation.
+        """
+        unit = 2.0**-24 * (self.vectors_UD.shape[1] + 8)
+        return unit * (torch.linalg.vector_norm(x_bD, dim=1, keepdim=True) + self.longest).square()
+
+    def _search_torch(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
+        approx_bU = torch.addmm(self.norms_U, x_bD, self.vectors_UD.T, alpha=-2)
+        if allowed_bU is not None:
+            approx_bU.masked_fill_(~allowed_bU, torch.inf)
+        return _smallest(approx_bU, n)
+
+
+def _smallest(values_bU: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n smallest values of each row, ascending, and their columns."""
+    n_columns = values_bU.shape[1]
+    width = n_columns // _GROUP
+    if values_bU.device.type != "cpu" or torch.compiler.is_compiling() or width < 4 * n:
+        return torch.topk(values_bU, n, dim=1, largest=False)
+    # the n smallest lie in the n groups whose minima are smallest; columns j, j + width, ... form group j
+    grouped_bGw = values_bU[:, : width * _GROUP].unflatten(1, (_GROUP, width))
+    least_bw = grouped_bGw[:, 0].clone()
+    for g in range(1, _GROUP):
+        torch.minimum(least_bw, grouped_bGw[:, g], out=least_bw)
+    groups_bn = least_bw.topk(n, dim=1, largest=False, sorted=False).indices
+    columns_bC = (groups_bn[:, None] + width * torch.arange(_GROUP)[:, None]).flatten(1)
+    tail_C = torch.arange(width * _GROUP, n_columns).expand(len(values_bU), -1)
+    columns_bC = torch.cat([columns_bC, tail_C], dim=1)
+    least_bn, place_bn = values_bU.gather(1, columns_bC).topk(n, dim=1, largest=False)
+    return least_bn, columns_bC.gather(1, place_bn)

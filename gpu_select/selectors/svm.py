@@ -1,0 +1,122 @@
+"""SVM: the model whose decision function is largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpu_select.selectors.base import Selector, best_per_model
+
+__all__ = ["LinearPart", "RBFPart", "SVMSelector"]
+
+_BLOCK_ELEMENTS = 1 << 24
+"""Kernel values held at once: 64 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPart:
+    """f(x) = weights . x - rho. weights_D: (D,) float64."""
+
+    model: str
+    weights_D: Tensor
+    rho: float
+
+
+@dataclass(frozen=True, eq=False)
+class RBFPart:
+    """f(x) = sum_i alpha_i exp(-gamma ||x - support_vector_i||^2) - rho. alpha_S: (S,), support_vectors_SD: (S, D)."""
+
+    model: str
+    alpha_S: Tensor
+    support_vectors_SD: Tensor
+    rho: float
+    gamma: float
+
+
+class SVMSelector(Selector):
+    """One or more decision functions a model, all evaluated on x / ||x||; linear ones come first at a tie.
+
+    Classifiers trained on the same queries share support vectors. Each distinct one is kept once, with its coefficient
+    for every classifier of the same gamma, so that the whole decision is two matrix products and one exponential.
+
+    Args:
+        linear: linear classifiers, of D weights each.
+        rbf: RBF classifiers, of D-dimensional support vectors each.
+
+    Source:
+        Cortes and Vapnik (1995), doi:10.1007/BF00994018; one classifier a model (one against the rest).
+    """
+
+    algorithm = "svm"
+    weights_LD: Tensor
+    linear_rho_L: Tensor
+    owner_F: Tensor
+
+    def __init__(self, linear: Sequence[LinearPart], rbf: Sequence[RBFPart]) -> None:
+        names = [part.model for part in (*linear, *rbf)]
+        models = list(dict.fromkeys(names))
+        dim = len(linear[0].weights_D) if linear else rbf[0].support_vectors_SD.shape[1]
+        super().__init__(models, dim)
+        self.register_buffer("owner_F", torch.tensor([models.index(name) for name in names]))
+        self.one_part_a_model = len(names) == len(models)
+        weights = torch.stack([part.weights_D.float() for part in linear]) if linear else torch.empty(0, dim)
+        self.register_buffer("weights_LD", weights)
+        self.register_buffer("linear_rho_L", torch.tensor([part.rho for part in linear], dtype=torch.float32))
+        self.gammas = tuple(sorted({part.gamma for part in rbf}))
+        for g, gamma in enumerate(self.gammas):
+            vectors_SD, coefficients_SR, rho_R = _shared(rbf, gamma)
+            self.register_buffer(f"support_vectors_{g}", vectors_SD)
+            self.register_buffer(f"support_norms_{g}", vectors_SD.double().square().sum(dim=1).float())
+            self.register_buffer(f"dual_coef_{g}", coefficients_SR)
+            self.register_buffer(f"rho_{g}", rho_R)
+
+    def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
+        """(B, M) float32 decision values."""
+        norm_B1 = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True)
+        # the engine leaves a (nearly) zero vector as it is
+        x_BD = torch.where(norm_B1 > 1e-10, features_BD / norm_B1, features_BD)
+        values_BF = x_BD @ self.weights_LD.T - self.linear_rho_L
+        if self.gammas:
+            widest = max(self.get_buffer(f"support_norms_{g}").shape[0] for g in range(len(self.gammas)))
+            rows = max(1, _BLOCK_ELEMENTS // widest)
+            rbf = [self._rbf(x_bD) for x_bD in x_BD.split(rows)] or [x_BD.new_empty(0, self._n_rbf())]
+            values_BF = torch.cat([values_BF, torch.cat(rbf)], dim=1)
+        if self.one_part_a_model:
+            return values_BF
+        return best_per_model(values_BF, self.owner_F, len(self.models), candidates_BM)
+
+    def _n_rbf(self) -> int:
+        return len(self.owner_F) - len(self.weights_LD)
+
+    def _rbf(self, x_BD: Tensor) -> Tensor:
+        out_BR = x_BD.new_zeros(len(x_BD), self._n_rbf())
+        square_B1 = x_BD.square().sum(dim=1, keepdim=True)
+        for g, gamma in enumerate(self.gammas):
+            norms_S = self.get_buffer(f"support_norms_{g}")
+            distances_BS = torch.addmm(norms_S, x_BD, self.get_buffer(f"support_vectors_{g}").T, alpha=-2)
+            # rounding can take a distance of zero below it
+            kernel_BS = distances_BS.add_(square_B1).clamp_(min=0).mul_(-gamma).exp_()
+            out_BR += kernel_BS @ self.get_buffer(f"dual_coef_{g}") - self.get_buffer(f"rho_{g}")
+        return out_BR
+
+
+def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct support vectors (S, D), their coefficients (S, R) and rho (R,) for the classifiers of one gamma.
+
+    Columns of classifiers with another gamma are zero.
+    """
+    mine = [r for r, part in enumerate(rbf) if part.gamma == gamma]
+    stacked = torch.cat([rbf[r].support_vectors_SD.float() for r in mine])
+    vectors_SD, index = torch.unique(stacked, dim=0, return_inverse=True)
+    coefficients_SR = torch.zeros(len(vectors_SD), len(rbf), dtype=torch.float64)
+    rho_R = torch.zeros(len(rbf), dtype=torch.float32)
+    start = 0
+    for r in mine:
+        alpha_S = rbf[r].alpha_S.double()
+        coefficients_SR[:, r].index_add_(0, index[start : start + len(alpha_S)], alpha_S)
+        start += len(alpha_S)
+        rho_R[r] = rbf[r].rho
+    return vectors_SD, coefficients_SR.float(), rho_R

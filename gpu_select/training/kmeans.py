@@ -1,0 +1,113 @@
+"""Training of KMeans: Lloyd's iterations from k-means++ seeds, one model a cluster."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_select.training.utility import best_model, expected, mean_utility
+from gpu_select.wire import KMeansFile
+
+__all__ = ["fit_centroids", "fit_kmeans"]
+
+_N_INIT = 10
+_MAX_ITERATIONS = 300
+_TOLERANCE = 1e-4
+
+
+def fit_kmeans(
+    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], *, n_clusters: int, seed: int
+) -> KMeansFile:
+    """Cluster the queries and give each cluster the model with the largest mean utility in it.
+
+    Args:
+        features_QD: (Q, D) float32.
+        models: M names.
+        utility_QM: (Q, M), NaN where a model did not answer.
+        n_clusters: at most this many; never more than there are different queries.
+        seed: of the k-means++ draws.
+    """
+    centroids_KD, cluster_Q, _ = fit_centroids(features_QD, n_clusters=n_clusters, seed=seed)
+    member_KQ = np.eye(len(centroids_KD))[:, cluster_Q.cpu().numpy()]
+    mean_M = mean_utility(utility_QM)
+    sum_KM, count_KM = member_KQ @ np.nan_to_num(utility_QM), member_KQ @ np.isfinite(utility_QM)
+    best_K = best_model(expected(sum_KM, count_KM, mean_M), mean_M)
+    return KMeansFile(centroids_KD.cpu().numpy(), [models[m] for m in best_K])
+
+
+def fit_centroids(features_QD: Tensor, *, n_clusters: int, seed: int) -> tuple[Tensor, Tensor, float]:
+    """The best of ten runs of Lloyd's algorithm.
+
+    Args:
+        features_QD: (Q, D) float32.
+        n_clusters: K at most; reduced to the number of different rows.
+        seed: the same seed gives the same clusters.
+
+    Returns:
+        (K, D) float32 centroids, (Q,) int64 clusters, and the inertia: the sum of squared distances.
+
+    Source:
+        Lloyd (1982), doi:10.1109/TIT.1982.1056489; seeds by greedy k-means++, Arthur and Vassilvitskii (2007).
+    """
+    n_clusters = min(n_clusters, len(torch.unique(features_QD, dim=0)))
+    norms_Q = features_QD.square().sum(dim=1)
+    # the spread of the data makes the tolerance independent of its scale
+    tolerance = _TOLERANCE * float(features_QD.var(dim=0, correction=0).mean())
+    generator = torch.Generator().manual_seed(seed)
+    best: tuple[Tensor, Tensor, float] | None = None
+    for _ in range(_N_INIT):
+        run = _lloyd(features_QD, norms_Q, _seeds(features_QD, norms_Q, n_clusters, generator), tolerance)
+        if best is None or run[2] < best[2]:
+            best = run
+    assert best is not None
+    return best
+
+
+def _squared(features_QD: Tensor, norms_Q: Tensor, centers_KD: Tensor) -> Tensor:
+    """(Q, K) squared distances, never below zero."""
+    products_QK = features_QD @ centers_KD.T
+    return (norms_Q[:, None] - 2 * products_QK + centers_KD.square().sum(dim=1)).clamp_(min=0)
+
+
+def _seeds(features_QD: Tensor, norms_Q: Tensor, n_clusters: int, generator: torch.Generator) -> Tensor:
+    """Rows drawn in proportion to their squared distance from the rows drawn so far, the best of a few draws each."""
+    n_trials = 2 + int(math.log(n_clusters))
+    n_rows = len(features_QD)
+    chosen = [int(torch.randint(n_rows, (1,), generator=generator))]
+    closest_Q = _squared(features_QD, norms_Q, features_QD[chosen])[:, 0]
+    for _ in range(1, n_clusters):
+        mass_Q = closest_Q.cpu().double().cumsum(0)
+        draws = torch.rand(n_trials, generator=generator, dtype=torch.float64) * mass_Q[-1]
+        trial_T = torch.searchsorted(mass_Q, draws).clamp(max=n_rows - 1).to(features_QD.device)
+        after_QT = torch.minimum(closest_Q[:, None], _squared(features_QD, norms_Q, features_QD[trial_T]))
+        best = int(after_QT.sum(dim=0).argmin())
+        chosen.append(int(trial_T[best]))
+        closest_Q = after_QT[:, best]
+    return features_QD[chosen].clone()
+
+
+def _lloyd(
+    features_QD: Tensor, norms_Q: Tensor, centers_KD: Tensor, tolerance: float
+) -> tuple[Tensor, Tensor, float]:
+    cluster_Q = torch.full((len(features_QD),), -1, device=features_QD.device)
+    for _ in range(_MAX_ITERATIONS):
+        distance_Q, new_Q = _squared(features_QD, norms_Q, centers_KD).min(dim=1)
+        settled = bool((new_Q == cluster_Q).all())
+        cluster_Q = new_Q
+        # a product with the one-hot membership adds in a fixed order on every device
+        member_KQ = (torch.arange(len(centers_KD), device=cluster_Q.device)[:, None] == cluster_Q).float()
+        counts_K = member_KQ.sum(dim=1)
+        moved_KD = member_KQ @ features_QD / counts_K.clamp(min=1)[:, None]
+        empty = (counts_K == 0).nonzero().squeeze(1)
+        if len(empty):  # an empty cluster takes the row that is worst served
+            moved_KD[empty] = features_QD[distance_Q.topk(len(empty)).indices]
+        shift = float((moved_KD - centers_KD).square().sum())
+        centers_KD = moved_KD
+        if settled or (shift <= tolerance and not len(empty)):
+            break
+    distance_Q, cluster_Q = _squared(features_QD, norms_Q, centers_KD).min(dim=1)
+    return centers_KD, cluster_Q, float(distance_Q.double().sum()) if distance_Q.device.type != "mps" else float(distance_Q.sum())

@@ -1,0 +1,555 @@
+"""The standard JSON selector files <-> plain arrays: the only place that knows their keys.
+
+Production routers read and write these files; what they panic or guess on is refused here, with the file, the field,
+what was expected and what was found. Number matrices are parsed row by row, so that a file of any size costs its own
+bytes plus its array.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_select import jsonio
+from gpu_select.errors import FileFormatError, InputError, brief
+from gpu_select.files import atomic_write, open_read, strip_compression
+
+__all__ = [
+    "ALGORITHMS",
+    "OWN_KEY",
+    "KMeansFile",
+    "KNNFile",
+    "LinearClassifier",
+    "RBFClassifier",
+    "SVMFile",
+    "SelectorFile",
+    "file_name",
+    "read_selector_file",
+    "write_selector_file",
+]
+
+ALGORITHMS = ("knn", "kmeans", "svm")
+
+OWN_KEY = "gpu_select"
+"""Everything of ours in a file goes under this one key, which engines ignore."""
+
+_MAX_BYTES = 4 << 30
+"""A compressed file may not grow beyond this: a few MB can hold terabytes of zeros."""
+
+
+@dataclass(frozen=True, eq=False)
+class KNNFile:
+    """Labelled rows that vote. `own` is what stands under our key, if anything does."""
+
+    k: int
+    embeddings_ND: NDArray[np.float32]
+    labels: list[str]
+    qualities_N: NDArray[np.float64] | None = None
+    latencies_ns_N: NDArray[np.int64] | None = None
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class KMeansFile:
+    """Centroids, each with the model that answers its cluster."""
+
+    centroids_KD: NDArray[np.float32]
+    cluster_models: list[str]
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearClassifier:
+    """f(x) = weights . x - rho, x of unit norm."""
+
+    model_name: str
+    weights_D: NDArray[np.float64]
+    rho: float
+
+
+@dataclass(frozen=True, eq=False)
+class RBFClassifier:
+    """f(x) = sum_i alpha_i exp(-gamma ||x - support_vector_i||^2) - rho, x of unit norm."""
+
+    model_name: str
+    alpha_S: NDArray[np.float64]
+    support_vectors_SD: NDArray[np.float32]
+    rho: float
+    gamma: float
+
+
+@dataclass(frozen=True, eq=False)
+class SVMFile:
+    """One decision function a classifier; the largest wins, linear ones count first at a tie."""
+
+    model_names: list[str]
+    kernel_type: str
+    gamma: float
+    linear_classifiers: list[LinearClassifier] = field(default_factory=list)
+    rbf_classifiers: list[RBFClassifier] = field(default_factory=list)
+    own: dict[str, Any] = field(default_factory=dict)
+
+
+SelectorFile = KNNFile | KMeansFile | SVMFile
+
+
+def file_name(algorithm: str) -> str:
+    """The name under which routers look for a selector in a folder."""
+    return f"{algorithm}_model.json"
+
+
+def read_selector_file(path: str | Path, algorithm: str | None = None) -> SelectorFile:
+    """Read and check one selector file, plain or compressed.
+
+    Args:
+        path: the JSON file, also .gz or .zst.
+        algorithm: what it must hold; by default whatever it says it holds.
+
+    Returns:
+        The file's arrays: matrices float32 (N, D), other numbers float64, latencies int64 nanoseconds.
+
+    Raises:
+        InputError: missing or unreadable.
+        FileFormatError: anything that an engine would panic or guess on.
+    """
+    if not Path(path).exists():
+        raise InputError(
+            f"pretrained model not found: {path} (train it: gpu-select train --data-file RECORDS.jsonl "
+            f"--output-dir {Path(path).parent})"
+        )
+    with _file_bytes(path) as data:
+        document = _Parser(path, data).document()
+    return _checked(_Fields(path, "", document), algorithm)
+
+
+# ---------------------------------------------------------------- bytes -> values
+
+
+@contextlib.contextmanager
+def _file_bytes(path: str | Path) -> Iterator[bytes | mmap.mmap]:
+    if strip_compression(str(path))[1]:
+        with open_read(path) as stream:
+            yield _read_bounded(stream, path)
+        return
+    with open_read(path) as stream:
+        try:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (ValueError, OSError):  # an empty file, or a pipe
+            yield _read_bounded(stream, path)
+            return
+        with mapped:
+            yield mapped
+
+
+def _read_bounded(stream: IO[bytes], path: str | Path) -> bytes:
+    data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise InputError(f"{path}: more than {_MAX_BYTES >> 30} GiB when decompressed; decompress it first")
+    return data
+
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb"[^\s,\[\]{}]+")
+
+_MATRICES = frozenset({"embeddings", "centroids", "support_vectors"})
+_OBJECT_LISTS = frozenset({"linear_classifiers", "rbf_classifiers"})
+
+
+class _Parser:
+    """A JSON reader that turns the three matrix fields into arrays row by row and gives the rest to `jsonio`."""
+
+    def __init__(self, path: str | Path, data: bytes | mmap.mmap) -> None:
+        self.path, self.data, self.pos = path, data, 0
+
+    def document(self) -> dict[str, Any]:
+        if self._peek() != b"{":
+            raise self._error("", "a JSON object", self._found())
+        document = self._object("")
+        if self._peek():
+            raise self._error("", "one JSON object and nothing after it", self._found())
+        return document
+
+    def _peek(self) -> bytes:
+        space = _SPACE.match(self.data, self.pos)
+        self.pos = space.end() if space else self.pos
+        return self.data[self.pos : self.pos + 1]
+
+    def _found(self) -> str:
+        text = bytes(self.data[self.pos : self.pos + 20])
+        where = f"at byte {self.pos}"
+        return f"{brief(text.decode('utf-8', 'replace'), 40)} {where}" if text else f"the end of the file {where}"
+
+    def _error(self, name: str, expected: str, got: str) -> FileFormatError:
+        return FileFormatError(self.path, name or "document", expected, got)
+
+    def _take(self, token: bytes, name: str) -> None:
+        if self._peek() != token:
+            raise self._error(name, f"{token.decode()!r}", self._found())
+        self.pos += 1
+
+    def _items(self, closing: bytes, name: str) -> Iterator[int]:
+        """Positions of the items of an array or object whose opening bracket was just taken."""
+        if self._peek() == closing:
+            self.pos += 1
+            return
+        count = 0
+        while True:
+            yield count
+            count += 1
+            token = self._peek()
+            if token not in (b",", closing) or not token:
+                raise self._error(name, f"',' or {closing.decode()!r}", self._found())
+            self.pos += 1
+            if token == closing:
+                return
+
+    def _object(self, prefix: str) -> dict[str, Any]:
+        self._take(b"{", prefix)
+        out: dict[str, Any] = {}
+        for _ in self._items(b"}", prefix):
+            self._peek()
+            match = _STRING.match(self.data, self.pos)
+            if match is None:
+                raise self._error(prefix, "a field name in double quotes", self._found())
+            key = self._loads(match.start(), match.end(), prefix)
+            self.pos = match.end()
+            name = f"{prefix}{key}"
+            if key in out:
+                raise self._error(name, "each field once", "the same field twice")
+            self._take(b":", name)
+            out[key] = self._value(key, name)
+        return out
+
+    def _value(self, key: str, name: str) -> Any:
+        opening = self._peek()
+        if key in _MATRICES and opening == b"[":
+            return self._matrix(name)
+        if key in _OBJECT_LISTS and opening == b"[":
+            self.pos += 1
+            out = []
+            for i in self._items(b"]", name):
+                if self._peek() != b"{":
+                    raise self._error(f"{name}[{i}]", "a JSON object", self._found())
+                out.append(self._object(f"{name}[{i}]."))
+            return out
+        start = self.pos
+        self.pos = self._extent(start, name)
+        return self._loads(start, self.pos, name)
+
+    def _extent(self, start: int, name: str) -> int:
+        """Position after the JSON value that begins at `start`; `jsonio` checks what lies between."""
+        opening = self.data[start : start + 1]
+        if opening in (b"[", b"{"):
+            depth = 0
+            for match in _BRACKET.finditer(self.data, start):
+                token = match.group()
+                if token in (b"[", b"{"):
+                    depth += 1
+                elif token in (b"]", b"}"):
+                    depth -= 1
+                    if depth == 0:
+                        return match.end()
+            raise self._error(name, "a complete JSON value", "the end of the file")
+        match_one = (_STRING if opening == b'"' else _SCALAR).match(self.data, start)
+        if match_one is None:
+            raise self._error(name, "a JSON value", self._found())
+        return match_one.end()
+
+    def _loads(self, start: int, end: int, name: str) -> Any:
+        try:
+            return jsonio.loads(self.data[start:end])
+        except ValueError as error:
+            raise self._error(name, "valid JSON", f"{brief(str(error))} near byte {start}") from error
+
+    def _matrix(self, name: str) -> NDArray[np.float32]:
+        self.pos += 1
+        out = np.empty((0, 0), np.float32)
+        n_rows = 0
+        for i in self._items(b"]", name):
+            if self._peek() != b"[":
+                raise self._error(f"{name}[{i}]", "a list of numbers", self._found())
+            start = self.pos
+            end = self.data.find(b"]", start) + 1 or len(self.data)
+            row = self._row(start, end, f"{name}[{i}]")
+            self.pos = end
+            if i == 0:
+                # the first row's length in bytes tells how many rows can follow
+                out = np.empty(((len(self.data) - start) // (end - start) + 16, len(row)), np.float32)
+            elif len(row) != out.shape[1]:
+                raise self._error(f"{name}[{i}]", f"{out.shape[1]} numbers like row 0", f"{len(row)}")
+            if i == len(out):
+                out.resize((i + i // 4 + 16, out.shape[1]), refcheck=False)
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes an infinity, refused below
+                out[i] = row
+            n_rows = i + 1
+        out.resize((n_rows, out.shape[1]), refcheck=False)
+        bad = np.flatnonzero(~np.isfinite(out).all(axis=1)) if n_rows else []
+        if len(bad):
+            raise self._error(f"{name}[{bad[0]}]", "finite float32 numbers", "NaN, infinity or a number beyond float32")
+        return out
+
+    def _row(self, start: int, end: int, name: str) -> NDArray[np.float64]:
+        text = self.data[start:end]
+        values = self._loads(start, end, name)
+        row = np.asarray(values) if _flat(text) else np.empty(0, object)
+        if row.dtype.kind not in "iuf" and len(values):
+            raise self._error(name, "a list of numbers", brief(values, 60))
+        return row
+
+
+def _flat(text: bytes) -> bool:
+    """True when a bracketed text holds numbers alone: `true`, `null` and NaN have letters that numbers lack."""
+    return not (b'"' in text or b"[" in text[1:] or b"u" in text or b"a" in text or b"{" in text)
+
+
+# ---------------------------------------------------------------- values -> checked documents
+
+
+class _Fields:
+    """Typed access to one JSON object's fields; every complaint names the file and the field."""
+
+    def __init__(self, path: str | Path, prefix: str, values: dict[str, Any]) -> None:
+        self.path, self.prefix, self.values = path, prefix, values
+
+    def error(self, name: str, expected: str, got: str) -> FileFormatError:
+        return FileFormatError(self.path, self.prefix + name, expected, got)
+
+    def _get(self, name: str, expected: str) -> Any:
+        if name not in self.values:
+            raise self.error(name, expected, "no such field")
+        return self.values[name]
+
+    def has(self, name: str) -> bool:
+        return self.values.get(name) is not None
+
+    def integer(self, name: str, least: int) -> int:
+        expected = f"an integer >= {least}"
+        value = self._get(name, expected)
+        if type(value) is not int or value < least:
+            raise self.error(name, expected, brief(value))
+        return value
+
+    def number(self, name: str) -> float:
+        value = self._get(name, "a finite number")
+        if type(value) not in (int, float) or not np.isfinite(float(value)):
+            raise self.error(name, "a finite number", brief(value))
+        return float(value)
+
+    def string(self, name: str) -> str:
+        value = self._get(name, "a text")
+        if not isinstance(value, str):
+            raise self.error(name, "a text", brief(value))
+        return value
+
+    def strings(self, name: str, length: int | None = None, like: str = "") -> list[str]:
+        expected = "a list of model names"
+        value = self._get(name, expected)
+        if not isinstance(value, list):
+            raise self.error(name, expected, brief(value))
+        for i, item in enumerate(value):
+            if not isinstance(item, str) or not item:
+                raise self.error(f"{name}[{i}]", "a model name", brief(item))
+        self._same_length(name, len(value), length, like)
+        return value
+
+    def numbers(self, name: str, length: int | None = None, like: str = "") -> NDArray[np.float64]:
+        value = self._list_of(name, (int, float), "a list of numbers")
+        self._same_length(name, len(value), length, like)
+        try:
+            out = np.array(value, dtype=np.float64)
+        except OverflowError as error:
+            raise self.error(name, "finite numbers", "an integer beyond float64") from error
+        bad = np.flatnonzero(~np.isfinite(out))
+        if len(bad):
+            raise self.error(f"{name}[{bad[0]}]", "a finite number", "NaN or infinity")
+        return out
+
+    def integers(self, name: str, length: int, like: str) -> NDArray[np.int64]:
+        value = self._list_of(name, (int,), "a list of integers")
+        self._same_length(name, len(value), length, like)
+        try:
+            return np.array(value, dtype=np.int64)
+        except OverflowError as error:
+            raise self.error(name, "integers of 64 bits", "a larger one") from error
+
+    def _list_of(self, name: str, types: tuple[type, ...], expected: str) -> list[Any]:
+        value = self._get(name, expected)
+        if not isinstance(value, list):
+            raise self.error(name, expected, brief(value))
+        if not set(map(type, value)) <= set(types):
+            i = next(i for i, item in enumerate(value) if type(item) not in types)
+            raise self.error(f"{name}[{i}]", "an integer" if types == (int,) else "a number", brief(value[i]))
+        return value
+
+    def matrix(self, name: str) -> NDArray[np.float32]:
+        value = self._get(name, "a list of rows of numbers")
+        if not isinstance(value, np.ndarray):
+            raise self.error(name, "a list of rows of numbers", brief(value))
+        if value.size == 0:
+            raise self.error(name, "at least one row of at least one number", f"{value.shape[0]} x {value.shape[1]}")
+        return value
+
+    def objects(self, name: str) -> list[_Fields]:
+        value = self.values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.error(name, "a list of classifiers", brief(value))
+        return [_Fields(self.path, f"{self.prefix}{name}[{i}].", item) for i, item in enumerate(value)]
+
+    def _same_length(self, name: str, got: int, length: int | None, like: str) -> None:
+        if length is not None and got != length:
+            raise self.error(name, f"{length} entries, as many as {like}", f"{got}")
+
+    def own(self) -> dict[str, Any]:
+        value = self.values.get(OWN_KEY, {})
+        if not isinstance(value, dict):
+            raise self.error(OWN_KEY, "a JSON object", brief(value))
+        return value
+
+
+def _checked(fields: _Fields, algorithm: str | None) -> SelectorFile:
+    known = (algorithm,) if algorithm else ALGORITHMS
+    found = fields.string("algorithm")
+    if found not in known:
+        raise fields.error("algorithm", " or ".join(map(repr, known)), brief(found))
+    if fields.values.get("trained") is not True:
+        got = brief(fields.values["trained"]) if "trained" in fields.values else "no such field"
+        raise fields.error("trained", "true", got)
+    return {"knn": _knn, "kmeans": _kmeans, "svm": _svm}[found](fields)
+
+
+def _knn(fields: _Fields) -> KNNFile:
+    k = fields.integer("k", least=1)
+    embeddings = fields.matrix("embeddings")
+    rows, like = len(embeddings), "embeddings"
+    return KNNFile(
+        k=k,
+        embeddings_ND=embeddings,
+        labels=fields.strings("labels", rows, like),
+        # engines take an empty list for "not there"
+        qualities_N=fields.numbers("qualities", rows, like) if fields.values.get("qualities") else None,
+        latencies_ns_N=fields.integers("latencies", rows, like) if fields.values.get("latencies") else None,
+        own=fields.own(),
+    )
+
+
+def _kmeans(fields: _Fields) -> KMeansFile:
+    centroids = fields.matrix("centroids")
+    n_clusters = fields.integer("num_clusters", least=1)
+    if n_clusters != len(centroids):
+        raise fields.error("num_clusters", f"{len(centroids)}, the number of centroids", str(n_clusters))
+    return KMeansFile(centroids, fields.strings("cluster_models", len(centroids), "centroids"), own=fields.own())
+
+
+def _svm(fields: _Fields) -> SVMFile:
+    kernel_type = fields.string("kernel_type")
+    if kernel_type not in ("Rbf", "Linear"):
+        raise fields.error("kernel_type", "'Rbf' or 'Linear'", brief(kernel_type))
+    linear = [
+        LinearClassifier(part.string("model_name"), part.numbers("weights"), part.number("rho"))
+        for part in fields.objects("linear_classifiers")
+    ]
+    rbf = [_rbf(part) for part in fields.objects("rbf_classifiers")]
+    widths = {f"linear_classifiers[{i}].weights": len(part.weights_D) for i, part in enumerate(linear)}
+    widths |= {f"rbf_classifiers[{i}].support_vectors": part.support_vectors_SD.shape[1] for i, part in enumerate(rbf)}
+    if not widths:
+        raise fields.error("rbf_classifiers", "at least one classifier in one of the two lists", "none")
+    first, width = next(iter(widths.items()))
+    for name, other in widths.items():
+        if other != width or not other:
+            raise fields.error(name, f"{width or 'at least 1'} dimensions, as many as {first}", str(other))
+    return SVMFile(
+        model_names=fields.strings("model_names"),
+        kernel_type=kernel_type,
+        gamma=fields.number("gamma"),
+        linear_classifiers=linear,
+        rbf_classifiers=rbf,
+        own=fields.own(),
+    )
+
+
+def _rbf(part: _Fields) -> RBFClassifier:
+    vectors = part.matrix("support_vectors")
+    alpha = part.numbers("alpha", len(vectors), "support_vectors")
+    return RBFClassifier(part.string("model_name"), alpha, vectors, part.number("rho"), part.number("gamma"))
+
+
+# ---------------------------------------------------------------- documents -> bytes
+
+
+def write_selector_file(path: str | Path, document: SelectorFile) -> None:
+    """Write a selector as the standard JSON file: whole or not at all, the same bytes for the same arrays.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_write(path) as stream:
+        _write_object(stream, _fields_of(document))
+        stream.write(b"\n")
+
+
+def _fields_of(document: SelectorFile) -> dict[str, Any]:
+    out: dict[str, Any]
+    if isinstance(document, KNNFile):
+        out = {"algorithm": "knn", "trained": True, "k": document.k}
+        out |= {"embeddings": document.embeddings_ND, "labels": document.labels}
+        if document.qualities_N is not None:
+            out["qualities"] = document.qualities_N.tolist()
+        if document.latencies_ns_N is not None:
+            out["latencies"] = document.latencies_ns_N.tolist()
+    elif isinstance(document, KMeansFile):
+        out = {"algorithm": "kmeans", "trained": True, "num_clusters": len(document.centroids_KD)}
+        out |= {"centroids": document.centroids_KD, "cluster_models": document.cluster_models}
+    else:
+        out = {"algorithm": "svm", "trained": True, "model_names": document.model_names}
+        out |= {"kernel_type": document.kernel_type, "gamma": document.gamma}
+        out["linear_classifiers"] = [
+            {"model_name": part.model_name, "weights": part.weights_D.tolist(), "rho": part.rho}
+            for part in document.linear_classifiers
+        ]
+        out["rbf_classifiers"] = [
+            {
+                "model_name": part.model_name,
+                "alpha": part.alpha_S.tolist(),
+                "support_vectors": part.support_vectors_SD,
+                "rho": part.rho,
+                "gamma": part.gamma,
+            }
+            for part in document.rbf_classifiers
+        ]
+    if document.own:
+        out[OWN_KEY] = document.own
+    return out
+
+
+def _write_object(stream: IO[bytes], fields: dict[str, Any]) -> None:
+    stream.write(b"{")
+    for i, (key, value) in enumerate(fields.items()):
+        stream.write((b", " if i else b"") + jsonio.dumps(key) + b": ")
+        if isinstance(value, np.ndarray):
+            _write_list(stream, value, lambda row: stream.write(jsonio.dumps_float32(row)))
+        elif key in _OBJECT_LISTS:
+            _write_list(stream, value, lambda part: _write_object(stream, part))
+        else:
+            stream.write(jsonio.dumps(value))
+    stream.write(b"}")
+
+
+def _write_list(stream: IO[bytes], items: Any, write: Callable[[Any], object]) -> None:
+    stream.write(b"[")
+    for i, item in enumerate(items):
+        if i:
+            stream.write(b",\n")
+        write(item)
+    stream.write(b"]")
