@@ -42,7 +42,9 @@ class Artifact:
         if encoder is None:
             return
         if not isinstance(encoder, dict) or not all(isinstance(encoder.get(k), str) for k in ("name", "fingerprint")):
-            raise FileFormatError(self.path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder))
+            raise FileFormatError(
+                self.path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder)
+            )
         if encoder["fingerprint"] != fingerprint:
             raise EncoderMismatchError(
                 f"{self.path}: trained with encoder {encoder['name']!r} (fingerprint {encoder['fingerprint'][:12]}), "

@@ -69,7 +69,9 @@ def evaluate(
     # of several best models the oracle takes the fastest
     fastest_QM = np.where(is_best_QM == 1, np.nan_to_num(latency_QM, nan=np.inf), np.inf)
     fastest_QM[is_best_QM != 1] = np.inf
-    oracle_Q = np.where(np.isfinite(fastest_QM).any(axis=1), fastest_QM.argmin(axis=1), np.nanargmax(quality_QM, axis=1))
+    oracle_Q = np.where(
+        np.isfinite(fastest_QM).any(axis=1), fastest_QM.argmin(axis=1), np.nanargmax(quality_QM, axis=1)
+    )
 
     picks: dict[str, NDArray[np.int64]] = {"oracle": oracle_Q, **choices}
     by_quality = np.argsort(-np.nanmean(quality_QM, axis=0), kind="stable")
@@ -78,7 +80,9 @@ def evaluate(
     picks["per-domain"] = _per_domain(table, domain_models)
 
     def picked(values_QM: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        out = {name: np.where(np.isfinite(quality_QM[rows, m]), values_QM[rows, m], np.nan) for name, m in picks.items()}
+        out = {
+            name: np.where(np.isfinite(quality_QM[rows, m]), values_QM[rows, m], np.nan) for name, m in picks.items()
+        }
         return out | {"random": _row_means(values_QM)}
 
     quality, latency, is_best = picked(quality_QM), picked(latency_QM), picked(is_best_QM)

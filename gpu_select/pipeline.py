@@ -131,11 +131,11 @@ def route_vectors(
     start = time.perf_counter()
     for first in range(0, len(features_BD), WINDOW_ROWS):
         block = np.asarray(features_BD[first : first + WINDOW_ROWS])
-        finite = np.isfinite(block).all(axis=1)
+        finite = np.asarray(np.isfinite(block).all(axis=1))
         routes = route(block[finite])
         decided = _results(routes)
         bad = "features: expected finite numbers, got NaN or infinity"
-        write([{"row": first + i, **(next(decided) if ok else _failed(bad))} for i, ok in enumerate(finite)])
+        write([{"row": first + i, **(next(decided) if ok else _failed(bad))} for i, ok in enumerate(finite.tolist())])
         if not finite.all() and not report.first_error:
             report.first_error = f"row {first + int(np.argmin(finite))}: {bad}"
         _count(report, routes, len(block), int((~finite).sum()), start)

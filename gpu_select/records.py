@@ -33,7 +33,7 @@ class OutcomeTable:
     latency_s_QM: NDArray[np.float64]
     """Seconds; NaN also where a record has no response_time."""
 
-    def domain_index_Q(self) -> NDArray[np.int64]:
+    def domain_indices(self) -> NDArray[np.int64]:
         """Slot of each query's domain in the one-hot."""
         return np.array([domain_index(name) for name in self.domains], dtype=np.int64)
 
@@ -221,7 +221,7 @@ def _domain(value: object) -> str | None:
 
 
 def _number(record: dict[str, Any], name: str, most: float, expected: str) -> float:
-    value = record.get(name)
+    value: Any = record.get(name)
     if type(value) not in (int, float) or not 0 <= value <= most:
         raise ValueError(f"{name}: expected {expected}, got {brief(value)}")
     return float(value)

@@ -66,10 +66,11 @@ class Router(nn.Module):
 
     def __init__(self, encoder: Encoder, selector: Selector) -> None:
         super().__init__()
-        if selector.dim != encoder.dim + N_DOMAINS:
+        has, gives = selector.dim, encoder.dim + N_DOMAINS
+        if has != gives:
             raise DimensionError(
-                f"embedding dimension mismatch: file has D = {selector.dim} ({selector.dim - N_DOMAINS} + {N_DOMAINS}), "
-                f"encoder gives {encoder.dim + N_DOMAINS} ({encoder.dim} + {N_DOMAINS})"
+                f"embedding dimension mismatch: file has D = {has} ({has - N_DOMAINS} + {N_DOMAINS}), "
+                f"encoder gives {gives} ({encoder.dim} + {N_DOMAINS})"
             )
         self.encoder = encoder
         self.selector = selector
@@ -168,7 +169,9 @@ class Router(nn.Module):
         """
         slots = _slots(texts, domains)
         first_row: dict[tuple[str, int], int] = {}
-        distinct_of = np.array([first_row.setdefault(key, len(first_row)) for key in zip(texts, slots, strict=True)], int)
+        distinct_of = np.array(
+            [first_row.setdefault(key, len(first_row)) for key in zip(texts, slots, strict=True)], int
+        )
         queries = [text for text, _ in first_row]
         domain_N = torch.tensor([slot for _, slot in first_row], dtype=torch.int64).to(self.encoder.device)
         mask = None if candidates is None else self.selector.candidate_mask(candidates)
@@ -247,7 +250,12 @@ def _nothing() -> Choice:
 
 
 def _routes(
-    models: Sequence[str], choice: Choice, rows: NDArray[np.int64], n_tokens: int = 0, n_truncated: int = 0, n_cached: int = 0
+    models: Sequence[str],
+    choice: Choice,
+    rows: NDArray[np.int64],
+    n_tokens: int = 0,
+    n_truncated: int = 0,
+    n_cached: int = 0,
 ) -> Routes:
     model_N, score_N, margin_N = (column.numpy()[rows] for column in choice)
     return Routes([models[m] for m in model_N], score_N, margin_N, n_tokens, n_truncated, n_cached)

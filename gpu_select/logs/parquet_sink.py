@@ -30,6 +30,7 @@ class ParquetSink:
         self._columns = Columns(path, columns)
         self._types = {} if schema is None else {field.name: field.type for field in schema}
         self._types |= {"model": pa.string(), "score": pa.float64(), "margin": pa.float64(), "error": pa.string()}
+        self._inferred: set[str] = set()  # columns whose types come from values
         self._schema: Any = None
         self._writer: Any = None
         self._pending: list[Any] = []  # record batches, until they make a row group
@@ -90,14 +91,15 @@ class ParquetSink:
             array = pa.array(values, kind)
             if kind is None:
                 self._types[name] = kind = self._storable(name, array.type)
+                self._inferred.add(name)
                 array = array.cast(kind)
         except _MISFITS as error:
             i = bisect.bisect_left(range(1, len(values)), True, key=lambda n: not self._converts(values[:n], kind))
             expected = kind or self._storable(name, pa.array(values[:i]).type)
             raise self._misfit(name, n_before + i + 1, expected, values[i]) from error
-        if pa.types.is_nested(kind):
+        if name in self._inferred:
             for i, value in enumerate(values):
-                if not _is_whole(pa, value, kind):
+                if not _fits(pa, value, kind):
                     raise self._misfit(name, n_before + i + 1, kind, value)
         return array
 
@@ -133,11 +135,15 @@ class ParquetSink:
 _MISFITS = (ValueError, TypeError, OverflowError, NotImplementedError)
 
 
-def _is_whole(pa: Any, value: Any, kind: Any) -> bool:
-    """Whether the type has a place for every key of the objects in a value: Arrow leaves the others out silently."""
+def _fits(pa: Any, value: Any, kind: Any) -> bool:
+    """Whether a value that Arrow converts stays the same: it cuts fractions and leaves out unknown keys silently."""
+    if pa.types.is_integer(kind):
+        return not isinstance(value, float) or value.is_integer()
+    if pa.types.is_floating(kind):
+        return not isinstance(value, bool)
     if isinstance(value, dict) and pa.types.is_struct(kind):
         types = {field.name: field.type for field in kind}
-        return value.keys() <= types.keys() and all(_is_whole(pa, item, types[key]) for key, item in value.items())
-    if isinstance(value, list) and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        return all(_is_whole(pa, item, kind.value_type) for item in value)
+        return value.keys() <= types.keys() and all(_fits(pa, item, types[key]) for key, item in value.items())
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return all(_fits(pa, item, kind.value_type) for item in value)
     return True

@@ -101,9 +101,7 @@ def choose(scores_BM: Tensor) -> Choice:
     return Choice(model_B, score_B, score_B - runner_up_B)
 
 
-def best_per_model(
-    scores_BF: Tensor, owner_F: Tensor, n_models: int, candidates_BM: Tensor | None = None
-) -> Tensor:
+def best_per_model(scores_BF: Tensor, owner_F: Tensor, n_models: int, candidates_BM: Tensor | None = None) -> Tensor:
     """Reduce scores of F parts (centroids, classifiers) to their models: the best part counts, the first at a tie.
 
     The format breaks ties by part, not by model. So where the best parts of several candidate models tie, those that
@@ -118,7 +116,6 @@ def best_per_model(
     Returns:
         (B, M) float32.
     """
-    n_parts = scores_BF.shape[1]
     owner_BF = owner_F.expand_as(scores_BF)
     best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
     best_BM = best_BM.scatter_reduce(1, owner_BF, scores_BF, "amax")

@@ -39,4 +39,6 @@ class KMeansSelector(Selector):
         """(B, M) float32, minus squared distances."""
         products_BK = features_BD @ self.centroids_KD.T
         squares_B1 = features_BD.square().sum(dim=1, keepdim=True)
-        return best_per_model(2 * products_BK - self.norms_K - squares_B1, self.owner_K, len(self.models), candidates_BM)
+        return best_per_model(
+            2 * products_BK - self.norms_K - squares_B1, self.owner_K, len(self.models), candidates_BM
+        )

@@ -17,7 +17,9 @@ def _faiss() -> Any:
     try:
         import faiss  # after torch, or their OpenMP runtimes clash
     except ImportError as error:
-        raise MissingDependencyError("faiss", "the KNN backend faiss", "'gpu-select[faiss-cpu]' or '[faiss-gpu]'") from error
+        raise MissingDependencyError(
+            "faiss", "the KNN backend faiss", "'gpu-select[faiss-cpu]' or '[faiss-gpu]'"
+        ) from error
     return faiss
 
 
@@ -34,6 +36,7 @@ class FlatSearch:
         self._indexes: dict[tuple[torch.device, bytes], tuple[Any, Tensor]] = {}
 
     def __call__(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `Search`."""
         if allowed_bU is None:
             allowed_bU = torch.ones(1, len(self._vectors_UD), dtype=torch.bool).expand(len(x_bD), -1)
         approx_bn = x_bD.new_full((len(x_bD), n), torch.inf)
@@ -57,7 +60,9 @@ class FlatSearch:
             index.add(self._vectors_UD[members.numpy()])
             if device.type == "cuda":
                 if not hasattr(self._faiss, "StandardGpuResources"):
-                    raise MissingDependencyError("faiss-gpu", "the KNN backend faiss on CUDA", "'gpu-select[faiss-gpu]'")
+                    raise MissingDependencyError(
+                        "faiss-gpu", "the KNN backend faiss on CUDA", "'gpu-select[faiss-gpu]'"
+                    )
                 index = self._faiss.index_cpu_to_gpu(self._faiss.StandardGpuResources(), device.index or 0, index)
             self._indexes[key] = index, members.to(device)
         return self._indexes[key]

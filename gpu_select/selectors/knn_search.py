@@ -25,15 +25,15 @@ _GROUP = 16
 """On a CPU, top-k looks at minima of this many columns first: scanning every column costs a third of the product."""
 
 Search = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
-"""(queries (b, D), n, allowed (b, U) or None) -> the n closest vectors a query, ascending: (b, n) squared distances less
-the query's own squared norm, float32, infinite for what is not allowed; and (b, n) int64 vectors."""
+"""(queries (b, D), n, allowed (b, U) or None) -> the n closest vectors a query, ascending: (b, n) squared distances
+less the query's own squared norm, float32, infinite for what is not allowed; and (b, n) int64 vectors."""
 
 
 class RowIndex(nn.Module):
     """Finds the k rows closest to a query, the lower row first at equal distance, whatever the backend.
 
-    Equal rows are kept once: files in the wild repeat every query once per model, and equal distances are what a float32
-    search cannot order.
+    Equal rows are kept once: files in the wild repeat every query once per model, and equal distances are what a
+    float32 search cannot order.
 
     Args:
         embeddings_ND: (N, D) float32, finite.
@@ -94,8 +94,8 @@ class RowIndex(nn.Module):
         budget = _BLOCK_BYTES.get(features_BD.device.type, _BLOCK_BYTES["cpu"])
         # a float32 for every vector, and a few tables over the proposed rows
         n_queries = max(1, budget // max(4 * self.n_vectors, 32 * n * self.rows_UR.shape[1]))
-        blocks = features_BD.split(n_queries)
-        masks = labels_BM.split(n_queries) if labels_BM is not None else [None] * len(blocks)
+        blocks = torch.split(features_BD, n_queries)
+        masks = torch.split(labels_BM, n_queries) if labels_BM is not None else [None] * len(blocks)
         return torch.cat([self._block(x_bD, k, mask_bM, _SLACK) for x_bD, mask_bM in zip(blocks, masks, strict=True)])
 
     def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
@@ -160,7 +160,7 @@ class RowIndex(nn.Module):
                 out_bn[:, j] = difference_bD.square().sum(dim=1)
             return out_bn.masked_fill(~near_bn, torch.inf)
         query_P, place_P = near_bn.nonzero(as_tuple=True)
-        for query_p, place_p in zip(query_P.split(_PAIRS), place_P.split(_PAIRS), strict=True):
+        for query_p, place_p in zip(torch.split(query_P, _PAIRS), torch.split(place_P, _PAIRS), strict=True):
             difference_pD = x_bD[query_p].to(dtype) - self.vectors_UD[vector_bn[query_p, place_p]].to(dtype)
             out_bn[query_p, place_p] = difference_pD.square().sum(dim=1)
         return out_bn
@@ -172,7 +172,9 @@ class RowIndex(nn.Module):
         most gamma_n |x||u| in any order of summation.
         """
         unit = 2.0**-24 * (self.vectors_UD.shape[1] + 8)
-        return unit * (torch.linalg.vector_norm(x_bD, dim=1, keepdim=True) + self.longest).square()
+        length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
+        error_b1: Tensor = (length_b1 + self.longest).square() * unit
+        return error_b1
 
     def _search_torch(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
         approx_bU = torch.addmm(self.norms_U, x_bD, self.vectors_UD.T, alpha=-2)
@@ -188,7 +190,7 @@ def _smallest(values_bU: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if values_bU.device.type != "cpu" or torch.compiler.is_compiling() or width < 4 * n:
         return torch.topk(values_bU, n, dim=1, largest=False)
     # the n smallest lie in the n groups whose minima are smallest; columns j, j + width, ... form group j
-    grouped_bGw = values_bU[:, : width * _GROUP].unflatten(1, (_GROUP, width))
+    grouped_bGw = values_bU[:, : width * _GROUP].view(len(values_bU), _GROUP, width)
     least_bw = grouped_bGw[:, 0].clone()
     for g in range(1, _GROUP):
         torch.minimum(least_bw, grouped_bGw[:, g], out=least_bw)

@@ -56,7 +56,7 @@ class SVMSelector(Selector):
     owner_F: Tensor
 
     def __init__(self, linear: Sequence[LinearPart], rbf: Sequence[RBFPart]) -> None:
-        names = [part.model for part in (*linear, *rbf)]
+        names = [part.model for part in linear] + [part.model for part in rbf]
         models = list(dict.fromkeys(names))
         dim = len(linear[0].weights_D) if linear else rbf[0].support_vectors_SD.shape[1]
         super().__init__(models, dim)
@@ -82,7 +82,7 @@ class SVMSelector(Selector):
         if self.gammas:
             widest = max(self.get_buffer(f"support_norms_{g}").shape[0] for g in range(len(self.gammas)))
             rows = max(1, _BLOCK_ELEMENTS // widest)
-            rbf = [self._rbf(x_bD) for x_bD in x_BD.split(rows)] or [x_BD.new_empty(0, self._n_rbf())]
+            rbf = [self._rbf(x_bD) for x_bD in torch.split(x_BD, rows)] or [x_BD.new_empty(0, self._n_rbf())]
             values_BF = torch.cat([values_BF, torch.cat(rbf)], dim=1)
         if self.one_part_a_model:
             return values_BF

@@ -76,9 +76,7 @@ def fit(
             features_QD, table.models, utility_QM, n_clusters=options.kmeans_clusters, seed=options.seed
         )
     elif algorithm == "svm":
-        document = fit_svm(
-            features_QD, table.models, utility_QM, kernel=options.svm_kernel, gamma=options.svm_gamma
-        )
+        document = fit_svm(features_QD, table.models, utility_QM, kernel=options.svm_kernel, gamma=options.svm_gamma)
     else:
         raise ConfigError("algorithm", algorithm, f"one of {', '.join(ALGORITHMS)}")
     return replace(document, own=own)
@@ -87,7 +85,7 @@ def fit(
 def provenance(
     *, encoder_name: str, fingerprint: str, dim: int, table: OutcomeTable, counts: RecordCounts, options: TrainOptions
 ) -> dict[str, Any]:
-    """What a file says about itself: encoder, domain order, options, data. No times, no paths: same input, same bytes."""
+    """What a file says about itself: encoder, domain order, options, data. No times or paths: same data, same bytes."""
     return {
         "encoder": {"name": encoder_name, "fingerprint": fingerprint, "dim": dim},
         "domains": list(WIRE_ORDER),

@@ -90,9 +90,7 @@ def _seeds(features_QD: Tensor, norms_Q: Tensor, n_clusters: int, generator: tor
     return features_QD[chosen].clone()
 
 
-def _lloyd(
-    features_QD: Tensor, norms_Q: Tensor, centers_KD: Tensor, tolerance: float
-) -> tuple[Tensor, Tensor, float]:
+def _lloyd(features_QD: Tensor, norms_Q: Tensor, centers_KD: Tensor, tolerance: float) -> tuple[Tensor, Tensor, float]:
     cluster_Q = torch.full((len(features_QD),), -1, device=features_QD.device)
     for _ in range(_MAX_ITERATIONS):
         distance_Q, new_Q = _squared(features_QD, norms_Q, centers_KD).min(dim=1)
@@ -110,4 +108,8 @@ def _lloyd(
         if settled or (shift <= tolerance and not len(empty)):
             break
     distance_Q, cluster_Q = _squared(features_QD, norms_Q, centers_KD).min(dim=1)
-    return centers_KD, cluster_Q, float(distance_Q.double().sum()) if distance_Q.device.type != "mps" else float(distance_Q.sum())
+    return (
+        centers_KD,
+        cluster_Q,
+        float(distance_Q.double().sum()) if distance_Q.device.type != "mps" else float(distance_Q.sum()),
+    )

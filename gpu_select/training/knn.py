@@ -46,7 +46,7 @@ def fit_knn(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float
     known_QM = torch.from_numpy(np.isfinite(utility_QM)).float().to(device)
     norms_Q = features_QD.double().square().sum(dim=1).float() if device.type != "mps" else features_QD.square().sum(1)
     sums, counts = [], []
-    for block_bD in features_QD.split(max(1, _BLOCK_ELEMENTS // len(features_QD))):
+    for block_bD in torch.split(features_QD, max(1, _BLOCK_ELEMENTS // len(features_QD))):
         near_bk = torch.addmm(norms_Q, block_bD, features_QD.T, alpha=-2).topk(n_estimate, largest=False).indices
         sums.append(filled_QM[near_bk].sum(dim=1).cpu())
         counts.append(known_QM[near_bk].sum(dim=1).cpu())

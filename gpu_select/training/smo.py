@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -46,9 +48,9 @@ class Kernel:
         """(P, Q) beta @ kernel matrix, in full precision whatever `rows` keeps."""
         return torch.cat([beta_PQ @ block_bQ.T for block_bQ in self._blocks()], dim=1)
 
-    def _blocks(self):  # type: ignore[no-untyped-def]
+    def _blocks(self) -> Iterator[Tensor]:
         rows = max(1, _BLOCK_ELEMENTS // len(self))
-        for x_bD, norms_b in zip(self._features_QD.split(rows), self._norms_Q.split(rows), strict=True):
+        for x_bD, norms_b in zip(torch.split(self._features_QD, rows), torch.split(self._norms_Q, rows), strict=True):
             yield self._between(x_bD, norms_b)
 
     def _between(self, x_bD: Tensor, norms_b: Tensor) -> Tensor:

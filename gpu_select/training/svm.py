@@ -46,9 +46,7 @@ def fit_svm(
     beta_MQ, rho_M, unit_QD = beta_MQ.cpu().double(), rho_M.cpu().double(), unit_QD.cpu()
     if kernel == "linear":
         weights_MD = beta_MQ @ unit_QD.double()
-        linear = [
-            LinearClassifier(name, weights_MD[m].numpy(), float(rho_M[m])) for m, name in enumerate(models)
-        ]
+        linear = [LinearClassifier(name, weights_MD[m].numpy(), float(rho_M[m])) for m, name in enumerate(models)]
         return SVMFile(models, "Linear", gamma, linear_classifiers=linear)
     classifiers = []
     for m, name in enumerate(models):

@@ -45,7 +45,8 @@ def utilities(table: OutcomeTable, quality_weight: float) -> NDArray[np.float64]
             counts_M = timed_QM.sum(axis=0)
             means_M = np.where(counts_M > 0, np.nansum(speed_QM, axis=0) / np.maximum(counts_M, 1), overall)
             speed_QM = np.where(timed_QM, speed_QM, means_M)
-    return quality_weight * table.quality_QM + (1 - quality_weight) * speed_QM
+    utility_QM: NDArray[np.float64] = quality_weight * table.quality_QM + (1 - quality_weight) * speed_QM
+    return utility_QM
 
 
 def mean_utility(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,9 +54,11 @@ def mean_utility(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.nanmean(utility_QM, axis=0))
 
 
-def expected(sum_GM: NDArray[np.float64], count_GM: NDArray[np.float64], mean_M: NDArray[np.float64]) -> NDArray[np.float64]:
+def expected(
+    sum_GM: NDArray[np.float64], count_GM: NDArray[np.float64], mean_M: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Expected utility of each model in G groups of queries: (G, M), from sums and counts of outcomes."""
-    return (sum_GM + _PRIOR_COUNT * mean_M) / (count_GM + _PRIOR_COUNT)
+    return np.asarray((sum_GM + _PRIOR_COUNT * mean_M) / (count_GM + _PRIOR_COUNT))
 
 
 def best_model(expected_GM: NDArray[np.float64], mean_M: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -65,8 +68,8 @@ def best_model(expected_GM: NDArray[np.float64], mean_M: NDArray[np.float64]) ->
 
 
 def advantages(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q, M) what choosing a model gains (> 0) or loses (< 0) against the mean of the query's outcomes; 0 without one."""
-    return np.nan_to_num(utility_QM - np.nanmean(utility_QM, axis=1, keepdims=True), nan=0.0)
+    """(Q, M) what choosing a model gains (> 0) or loses (< 0) against the mean of the query's outcomes; else 0."""
+    return np.asarray(np.nan_to_num(utility_QM - np.nanmean(utility_QM, axis=1, keepdims=True), nan=0.0))
 
 
 def domain_models(table: OutcomeTable, utility_QM: NDArray[np.float64]) -> dict[str, str]:

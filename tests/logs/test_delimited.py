@@ -3,7 +3,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, OutputError
@@ -15,6 +15,7 @@ names = texts.filter(lambda name: name not in RESULT_FIELDS and not name.startsw
 result = {"model": "m", "score": 0.5, "margin": 0.25, "error": None}
 
 
+@settings(max_examples=30, deadline=None)  # each example syncs files to the disk
 @given(columns=st.lists(names, min_size=1, max_size=4, unique=True), data=st.data())
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_any_text_comes_back_the_same(tmp_path_factory, packing, read_rows, write_rows, kind, columns, data):
@@ -27,6 +28,7 @@ def test_any_text_comes_back_the_same(tmp_path_factory, packing, read_rows, writ
     assert [row.fields for row in back] == [row | texts_of_result for row in rows]
 
 
+@settings(deadline=None)
 @given(
     data=st.lists(st.sampled_from([b"\n", b"\r\n", b",", b'"', b'""', b"a", b"\xff", b"\0", b"\r", b" "])).map(b"".join)
 )
@@ -42,6 +44,7 @@ def test_any_bytes_give_rows_or_one_error(tmp_path_factory, read_rows, data):
         read_rows(path)
 
 
+@settings(deadline=None)
 @given(data=st.lists(st.sampled_from(["\n", "\r\n", ",", '"', '""', "a", "b", " "])).map("".join))
 def test_rows_are_those_of_the_csv_module(data):
     columns, chunks = read_delimited(io.BytesIO(b"x,y\n" + data.encode()), ",", "log.csv")

@@ -3,7 +3,7 @@ import math
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select import jsonio
@@ -25,6 +25,7 @@ def backend(request, monkeypatch):
         monkeypatch.setattr(jsonio, "orjson", None)
 
 
+@settings(max_examples=30, deadline=None)  # each example syncs files to the disk
 @given(rows=st.lists(fields, max_size=8))
 def test_rows_come_back_the_same(tmp_path_factory, packing, read_rows, write_rows, rows):
     path = tmp_path_factory.getbasetemp() / f"rows.jsonl{packing}"
@@ -34,6 +35,7 @@ def test_rows_come_back_the_same(tmp_path_factory, packing, read_rows, write_row
     assert all(row.error is None for row in back)
 
 
+@settings(deadline=None)
 @given(data=st.lists(st.sampled_from([b"\n", b'{"a":1}', b"{", b"}", b"[", b'"', b"\\", b"1", b"\xff", b" ", b"\0"])))
 def test_every_line_that_is_not_blank_is_a_row(tmp_path_factory, read_rows, data):
     path = tmp_path_factory.getbasetemp() / "bytes.jsonl"

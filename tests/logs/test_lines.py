@@ -1,6 +1,6 @@
 import io
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_select.logs.lines import decode_line, read_lines
@@ -19,6 +19,7 @@ def expected_lines(data, max_line_bytes):
     return [line if len(line) <= max_line_bytes else None for line in lines]
 
 
+@settings(deadline=None)
 @given(
     data=st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bc" * 3, b"\xff", b"x" * 9])).map(b"".join),
     bom=st.booleans(),

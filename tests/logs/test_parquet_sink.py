@@ -25,14 +25,14 @@ def test_a_file_without_rows_has_its_columns(tmp_path, write_rows):
 
 def test_types_of_json_values_are_those_of_the_first_window(tmp_path, write_rows):
     rows = [
-        {"n": 1, "x": 1, "ok": True, "text": None, "turns": [{"role": "user"}], "tags": []} | RESULT,
-        {"n": 2, "x": 1.5, "turns": [{"role": "bot", "n": 3}], "object": {"a": None}} | RESULT,
+        {"n": 1, "x": 1, "ok": True, "text": None, "turns": [{"by": "user"}], "tags": []} | RESULT,
+        {"n": 2, "x": 1.5, "turns": [{"by": "bot", "n": 3}], "object": {"a": None}} | RESULT,
         {"n": None} | NO_RESULT,
         {"n": -3, "text": "late", "tags": ["late"], "object": {"a": "late"}, "turns": [{}, None]} | RESULT,
     ]
     write_rows(tmp_path / "out.parquet", rows)
     table = pq.read_table(tmp_path / "out.parquet")
-    turn = pa.struct([("role", pa.string()), ("n", pa.int64())])
+    turn = pa.struct([("by", pa.string()), ("n", pa.int64())])
     kept = [
         ("n", pa.int64()),
         ("x", pa.float64()),
@@ -45,7 +45,7 @@ def test_types_of_json_values_are_those_of_the_first_window(tmp_path, write_rows
     assert [(field.name, str(field.type).replace("element", "item")) for field in table.schema] == [
         (name, str(kind)) for name, kind in [*kept, *RESULT_TYPES]
     ]
-    assert table.column("turns").to_pylist()[3] == [{"role": None, "n": None}, None]
+    assert table.column("turns").to_pylist()[3] == [{"by": None, "n": None}, None]
     assert table.column("object").to_pylist() == [None, {"a": None}, None, {"a": "late"}]
 
 
@@ -61,18 +61,15 @@ def test_types_of_json_values_are_those_of_the_first_window(tmp_path, write_rows
         ({"a": 1}, {"a": 1, "b": 2}, "struct<a: int64>", "{'a': 1, 'b': 2}"),
         ([{"a": 1}], [{"b": 1}], "list<item: struct<a: int64>>", "[{'b': 1}]"),
         ({"a": {"b": 1}}, {"a": {"c": 1}}, "struct<a: struct<b: int64>>", "{'a': {'c': 1}}"),
+        ({"a": [1]}, {"a": [1.5]}, "struct<a: list<item: int64>>", "{'a': [1.5]}"),
+        (0.5, True, "double", "True"),
+        (0.5, 2**53 + 1, "double", str(2**53 + 1)),
     ],
 )
-@pytest.mark.parametrize("n_rows", [2, 9])
-def test_a_value_that_does_not_fit_names_row_column_and_value(tmp_path, write_rows, first, late, expected, got, n_rows):
+def test_a_later_value_that_does_not_fit_is_named(tmp_path, write_rows, first, late, expected, got):
     path = tmp_path / "out.parquet"
-    rows = [{"x": value} | RESULT for value in (first, None, first, late, first)]
-    if n_rows == 9 and not isinstance(late, int | float | str | list) or (n_rows == 9 and first is None):
-        n_rows = 3  # within one window those types can be told
-    if n_rows == 9 and (first, late) in [(1, 1.5), ([{"a": 1}], [{"b": 1}])]:
-        n_rows = 3
     with pytest.raises(OutputError) as caught:
-        write_rows(path, rows, n_rows=n_rows)
+        write_rows(path, [{"x": value} | RESULT for value in (first, None, first, late, first)])
     assert str(caught.value) == (
         f"cannot write {path}: row 4, column 'x': expected {expected}, got {got}; "
         "leave the column out with --keep, or write JSON lines"
@@ -80,9 +77,26 @@ def test_a_value_that_does_not_fit_names_row_column_and_value(tmp_path, write_ro
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_value_of_all_may_be_too_large(tmp_path, write_rows):
-    with pytest.raises(OutputError, match=rf"row 1, column 'x': expected string, got {2**70}; leave the column out"):
-        write_rows(tmp_path / "out.parquet", [{"x": 2**70} | RESULT])
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1, None, 2, "three", 4], "row 4, column 'x': expected int64, got 'three'"),
+        (["one", 2], "row 2, column 'x': expected string, got 2"),
+        ([[1], [2, "a"]], "row 2, column 'x': expected list<item: int64>, got [2, 'a']"),
+        ([2**70], f"row 1, column 'x': expected string, got {2**70}"),
+        ([None, True, 1], "row 3, column 'x': expected bool, got 1"),
+        ([0.5, True], "row 2, column 'x': expected double, got True"),
+    ],
+)
+def test_values_of_the_first_window_must_agree(tmp_path, write_rows, values, text):
+    with pytest.raises(OutputError) as caught:
+        write_rows(tmp_path / "out.parquet", [{"x": value} | RESULT for value in values], n_rows=9)
+    assert text in str(caught.value)
+
+
+def test_whole_floats_fit_an_integer_column(tmp_path, write_rows):
+    write_rows(tmp_path / "out.parquet", [{"x": 1} | RESULT, {"x": 2.0} | RESULT], n_rows=1)
+    assert pq.read_table(tmp_path / "out.parquet").column("x").to_pylist() == [1, 2]
 
 
 def test_objects_without_fields_are_refused(tmp_path, write_rows):

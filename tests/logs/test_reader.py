@@ -32,17 +32,17 @@ def test_windows_are_full_but_for_the_last(tmp_path, kind, n_rows):
 def test_windows_of_huge_rows_are_smaller(tmp_path):
     path = tmp_path / "log.jsonl"
     with open(path, "wb") as file:
-        for _ in range(5):
+        for _ in range(3):
             file.write(b'{"query": "' + b"x" * (40 << 20) + b'"}\n')
         file.write(b'{"query": "small"}\n' * 3)
     with open_log(str(path)) as reader:
         sizes = [len(window) for window in reader.windows(4096)]
-    assert sizes == [2, 2, 4]
+    assert sizes == [2, 4]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv"])
-def test_memory_stays_flat_as_the_log_grows(tmp_path, kind):
-    write_log(tmp_path / f"in.{kind}", 200_000)
+@pytest.mark.parametrize(("kind", "n_rows"), [("jsonl", 200_000), ("jsonl.gz", 40_000), ("csv", 40_000)])
+def test_memory_stays_flat_as_the_log_grows(tmp_path, kind, n_rows):
+    write_log(tmp_path / f"in.{kind}", n_rows)
     tracemalloc.start()
     try:
         with (
@@ -55,12 +55,12 @@ def test_memory_stays_flat_as_the_log_grows(tmp_path, kind):
     finally:
         tracemalloc.stop()
     assert (tmp_path / f"out.{kind}").read_bytes() == (tmp_path / f"in.{kind}").read_bytes()
-    assert peak < 24 << 20  # the rows of a window and of a block, twice; all rows would take ten times as much
+    assert peak < 12 << 20  # a window, a block and what is written; all rows would take 24 to 120 MiB
 
 
 def test_memory_stays_flat_for_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
-    write_log(tmp_path / "in.parquet", 200_000)
+    write_log(tmp_path / "in.parquet", 50_000)
     pool = pa.default_memory_pool()
     before = pool.bytes_allocated()
     held = 0
@@ -72,8 +72,9 @@ def test_memory_stays_flat_for_parquet(tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 24 << 20
-    assert held < 24 << 20
+    print(peak / 2**20, held / 2**20)
+    assert peak < 12 << 20
+    assert held < 12 << 20
 
 
 def test_standard_input_is_json_lines_unless_told(monkeypatch, read_rows):
@@ -95,13 +96,10 @@ def test_a_cut_off_log_is_an_error_after_the_rows_before(tmp_path):
     path = tmp_path / "log.jsonl.gz"
     write_log(path, 20_000)
     path.write_bytes(path.read_bytes()[:-20])
-    n_rows = 0
-    with open_log(str(path)) as reader:
-        windows = reader.windows(1000)
-        with pytest.raises(InputError, match=r"^cannot read .*: damaged \.gz data"):
-            for window in windows:
-                n_rows += len(window)
-    assert n_rows > 10_000
+    windows = []
+    with open_log(str(path)) as reader, pytest.raises(InputError, match=r"^cannot read .*: damaged \.gz data"):
+        windows.extend(reader.windows(1000))
+    assert len(windows) > 10
 
 
 def test_json_lines_have_no_columns_in_advance(tmp_path):

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.files import atomic_write
@@ -8,6 +8,7 @@ from gpu_select.logs import open_log
 lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0"))
 
 
+@settings(deadline=None)
 @given(queries=st.lists(lines), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans())
 def test_every_line_is_a_query(tmp_path_factory, read_rows, queries, end, last):
     path = tmp_path_factory.getbasetemp() / "log.txt"
@@ -16,6 +17,7 @@ def test_every_line_is_a_query(tmp_path_factory, read_rows, queries, end, last):
     assert [row.fields for row in read_rows(path)] == [{"query": query} for query in [*queries, *["last"] * last]]
 
 
+@settings(deadline=None)
 @given(data=st.binary())
 def test_any_bytes_give_a_row_a_line(tmp_path_factory, read_rows, data):
     path = tmp_path_factory.getbasetemp() / "bytes.txt"
