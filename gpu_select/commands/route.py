@@ -191,10 +191,9 @@ def _route_vectors(
     from gpu_select.router import route_features
 
     vectors = _open_vectors(features)
-    if vectors.shape[1] != artifact.selector.dim:
-        raise DimensionError(
-            f"{features}: expected vectors of D = {artifact.selector.dim}, as {artifact.path} has, got {vectors.shape[1]}"
-        )
+    width, dim = vectors.shape[1], artifact.selector.dim
+    if width != dim:
+        raise DimensionError(f"{features}: expected vectors of D = {dim}, as {artifact.path} has, got {width}")
     with (
         open_writer(output, format=output_format, columns=["row"]) as out,
         options.progress_bar("routing", "row", len(vectors)) as bar,

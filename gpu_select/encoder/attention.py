@@ -15,7 +15,8 @@ def use_sync_free_attention(model: Any) -> None:
 
     transformers skips a mask that masks nothing, and to know that it reads the mask back from the device in every
     forward. Here a plain causal mask is always left to SDPA's `is_causal` (rows come with their padding last, which no
-    token sees: `left_align`), and any other mask is always built.
+    token sees: `left_align`), and any other mask is always built. A model without SDPA, apart from MPNet, keeps the
+    masks of transformers.
 
     Args:
         model: a transformers `PreTrainedModel`; its config is changed.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from gpu_select import jsonio
 from gpu_select.errors import OutputError
 from gpu_select.files import atomic_write
 
@@ -23,6 +23,7 @@ __all__ = ["EmbeddingCache"]
 _log = logging.getLogger("gpu_select")
 
 _KEY_BYTES = 32
+_ROW_BITS = 32  # a place is a shard's number above a row's
 _MAX_HEADER_BYTES = 2**16
 _FLUSH_ROWS = 65_536
 _MAX_RUNS = 8
@@ -47,6 +48,11 @@ class _Run:
             return np.full(len(wanted), -1)
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         return np.where(self.keys[at] == wanted, self.places[at], -1)
+
+    def forget(self, shard: int) -> None:
+        """Drop the keys of one shard."""
+        keep = self.places >> _ROW_BITS != shard
+        self.keys, self.places = self.keys[keep], self.places[keep]
 
 
 class EmbeddingCache:
@@ -83,7 +89,6 @@ class EmbeddingCache:
         except OSError as error:
             raise OutputError(f"cannot write to the cache folder {self._folder}: {error.strerror or error}") from error
         self._shards: list[Path] = []
-        self._damaged: set[int] = set()
         self._pending: dict[bytes, NDArray[np.float32]] = {}
         self._runs: list[_Run] = []
         for path in sorted(self._folder.glob("*.safetensors")):
@@ -113,14 +118,16 @@ class EmbeddingCache:
             missing = np.flatnonzero(places < 0)
             places[missing] = run.find(keys[missing])
         found = places >= 0
-        shards, rows = places >> 32, places & 0xFFFFFFFF
+        shards, rows = places >> _ROW_BITS, places & (1 << _ROW_BITS) - 1
         for shard in np.unique(shards[found]).tolist():
             here = np.flatnonzero(found & (shards == shard))
             try:
                 vectors[here] = self._read_rows(shard, rows[here])
             except (_DamagedShardError, OSError) as problem:
                 self._report(shard, problem)
-                found[here] = False
+                for run in self._runs:
+                    run.forget(shard)
+                return self.get(texts)  # another shard may have what this one should have had
         if self._pending:
             for row in np.flatnonzero(~found).tolist():
                 vector = self._pending.get(keys[row].ljust(_KEY_BYTES, b"\0"))
@@ -179,7 +186,7 @@ class EmbeddingCache:
         try:
             n, keys_at, _ = self._layout(path)
             keys = np.fromfile(path, dtype=f"S{_KEY_BYTES}", count=n, offset=keys_at)
-            self._runs.append(_Run(keys, (np.int64(shard) << 32) + np.arange(n)))
+            self._runs.append(_Run(keys, (shard << _ROW_BITS) + np.arange(n)))
         except (_DamagedShardError, OSError) as problem:
             self._report(shard, problem)
 
@@ -189,8 +196,6 @@ class EmbeddingCache:
             self._runs = [_Run(keys, np.concatenate([run.places for run in self._runs]))]
 
     def _read_rows(self, shard: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if shard in self._damaged:
-            raise _DamagedShardError
         path = self._shards[shard]
         n, _, vectors_at = self._layout(path)
         if int(rows.max()) >= n:
@@ -208,33 +213,28 @@ class EmbeddingCache:
             header = stream.read(min(length, _MAX_HEADER_BYTES))
             size = stream.seek(0, 2)
         try:
-            tensors = json.loads(header)
+            tensors = jsonio.loads(header)
             n = tensors["keys"]["shape"][0]
-            start = 8 + length
-            keys_at, vectors_at = (start + tensors[name]["data_offsets"][0] for name in ("keys", "vectors"))
-            expected = {
-                "keys": {
-                    "dtype": "U8",
-                    "shape": [n, _KEY_BYTES],
-                    "data_offsets": [keys_at - start, keys_at - start + n * _KEY_BYTES],
-                },
-                "vectors": {
-                    "dtype": "F32",
-                    "shape": [n, self._dim],
-                    "data_offsets": [vectors_at - start, vectors_at - start + n * self._dim * 4],
-                },
-            }
-            complete = tensors == expected and n > 0 and min(keys_at, vectors_at) >= start
-            complete = complete and size == start + n * (_KEY_BYTES + self._dim * 4)
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             raise _DamagedShardError("no safetensors header with keys and vectors") from error
-        if not complete:
-            raise _DamagedShardError(
-                f"expected n keys of 32 bytes and n vectors of {self._dim} float32, got {tensors!r:.120}"
-            )
-        return n, keys_at, vectors_at
+        keys_size, vectors_size = _KEY_BYTES, self._dim * 4
+        if type(n) is int and n > 0 and size == 8 + length + n * (keys_size + vectors_size):
+            for keys_at, vectors_at in ((n * vectors_size, 0), (0, n * keys_size)):
+                expected = {
+                    "keys": {
+                        "dtype": "U8",
+                        "shape": [n, _KEY_BYTES],
+                        "data_offsets": [keys_at, keys_at + n * keys_size],
+                    },
+                    "vectors": {
+                        "dtype": "F32",
+                        "shape": [n, self._dim],
+                        "data_offsets": [vectors_at, vectors_at + n * vectors_size],
+                    },
+                }
+                if tensors == expected:
+                    return n, 8 + length + keys_at, 8 + length + vectors_at
+        raise _DamagedShardError(f"expected n keys of 32 bytes and n vectors of {self._dim} float32 in the file's size")
 
     def _report(self, shard: int, problem: Exception) -> None:
-        if shard not in self._damaged:
-            self._damaged.add(shard)
-            _log.warning("%s: damaged cache file, its vectors are computed anew (%s)", self._shards[shard], problem)
+        _log.warning("%s: damaged cache file, its vectors are computed anew (%s)", self._shards[shard], problem)

@@ -13,6 +13,7 @@ from torch import Tensor
 from gpu_select.encoder.backbone import Encoder
 from gpu_select.encoder.batching import default_token_budget, run_batches
 from gpu_select.encoder.cache import EmbeddingCache
+from gpu_select.encoder.tokens import check_texts
 from gpu_select.errors import EncoderError
 
 __all__ = ["Embedded", "embed"]
@@ -59,6 +60,7 @@ def embed(
         EncoderError: texts that are no texts, or vectors that are not finite.
         OutputError: the cache cannot be written.
     """
+    check_texts(texts)
     first_row: dict[str, int] = {}
     distinct_of = np.array([first_row.setdefault(text, len(first_row)) for text in texts], dtype=np.int64)
     copies = np.bincount(distinct_of, minlength=len(first_row))

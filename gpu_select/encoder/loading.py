@@ -14,8 +14,8 @@ from gpu_select.encoder.backbone import Encoder
 from gpu_select.encoder.checkpoint import VOCABULARY_FILES, fingerprint, weight_files
 from gpu_select.encoder.device import DtypeName, resolve_device, resolve_dtype
 from gpu_select.encoder.quiet import quiet
-from gpu_select.encoder.registry import ENCODERS, find_spec
-from gpu_select.encoder.resolve import resolve_encoder
+from gpu_select.encoder.registry import find_spec
+from gpu_select.encoder.resolve import local_folder, resolve_encoder
 from gpu_select.encoder.settings import read_settings
 from gpu_select.encoder.tokens import Tokenizer
 from gpu_select.errors import DeviceError, EncoderError, GpuSelectError, brief
@@ -54,7 +54,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeN
         raise EncoderError(f"{folder}: expected tokenizer.json, got none of {', '.join(VOCABULARY_FILES)}")
     try:
         with quiet():
-            encoder = _load(folder, _display_name(name, folder), name, compute)
+            encoder = _load(folder, name, compute)
     except GpuSelectError:
         raise
     except Exception as error:  # transformers raises nearly every type for a damaged or unknown model
@@ -67,17 +67,12 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeN
         ) from error
 
 
-def _display_name(name: str, folder: Path) -> str:
-    is_folder = name not in ENCODERS and Path(name).expanduser().is_dir()
-    return folder.resolve().name if is_folder else name
-
-
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
 
 
-def _load(folder: Path, display_name: str, name: str, dtype: torch.dtype) -> Encoder:
+def _load(folder: Path, name: str, dtype: torch.dtype) -> Encoder:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -85,6 +80,10 @@ def _load(folder: Path, display_name: str, name: str, dtype: torch.dtype) -> Enc
     dim = getattr(config, "hidden_size", None)
     if getattr(config, "is_encoder_decoder", False) or type(dim) is not int:
         raise EncoderError(f"{folder}: expected a text encoder, got a model of type {brief(config.model_type)}")
+    if getattr(config, "quantization_config", None) is not None:
+        raise EncoderError(f"{folder}: expected weights in floating point, got a quantization_config in config.json")
+    # config.json may name an attention kernel that transformers would fetch from the hub and run
+    config._attn_implementation = None
     config.use_cache = False  # keys and values of past tokens serve generation only
     fast = AutoTokenizer.from_pretrained(folder, **local)
     backend = getattr(fast, "backend_tokenizer", None)
@@ -117,7 +116,8 @@ def _load(folder: Path, display_name: str, name: str, dtype: torch.dtype) -> Enc
         truncation_side=fast.truncation_side,
     )
     digest = fingerprint(folder, dataclasses.asdict(settings).items())
-    encoder = Encoder(model, tokenizer, name=display_name, fingerprint=digest, dim=dim)
+    shown = folder.resolve().name if local_folder(name) else name
+    encoder = Encoder(model, tokenizer, name=shown, fingerprint=digest, dim=dim)
     return encoder.eval().requires_grad_(False)
 
 

@@ -22,7 +22,7 @@ from gpu_select.encoder.registry import ENCODERS, find_spec
 from gpu_select.encoder.settings import read_settings
 from gpu_select.errors import EncoderError, brief
 
-__all__ = ["resolve_encoder"]
+__all__ = ["local_folder", "resolve_encoder"]
 
 _log = logging.getLogger("gpu_select")
 
@@ -61,8 +61,9 @@ def resolve_encoder(name: str) -> Path:
         EncoderError: no such folder or hub id, the hub cannot be reached, no safetensors weights, or a file of the
             package differs from the official one.
     """
-    if name not in ENCODERS and Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
     spec = find_spec(name)
     if spec is ENCODERS["minilm"]:
         packaged = _packaged_minilm()
@@ -74,6 +75,17 @@ def resolve_encoder(name: str) -> Path:
             f"encoder {brief(name)}: no such folder, and not a hub id (organisation/model); {_choices()}"
         )
     return _from_hub(name, hub_id)
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that the user means by `name`, or None for a short name or a hub id."""
+    if not name or name in ENCODERS:
+        return None
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no path at all: too long, an unknown ~user, a zero byte
+        return None
 
 
 def _choices() -> str:

@@ -16,7 +16,7 @@ from gpu_select.errors import EncoderError
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Tokenized", "Tokenizer"]
+__all__ = ["Tokenized", "Tokenizer", "check_texts"]
 
 _CHARS_PER_TOKEN = 32
 """First cut of a long text, times max_length: real text has 3 to 5 characters a token."""
@@ -106,11 +106,7 @@ class Tokenizer:
         Raises:
             EncoderError: something else than a list of str.
         """
-        if isinstance(texts, str):
-            raise EncoderError("texts: expected a list of str, got one str")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise EncoderError(f"texts[{number}]: expected str, got {type(text).__name__}")
+        check_texts(texts)
         ids: list[NDArray[np.int32]] = []
         lengths: list[int] = []
         truncated: list[bool] = []
@@ -141,6 +137,19 @@ class Tokenizer:
         encodings = self._backend.encode_batch_fast(cleaned)
         limit = self.settings.max_length
         return [(encoding.ids, len(encoding) == limit and bool(encoding.overflowing)) for encoding in encodings]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is no list of texts, one str above all, whose characters would pass for texts.
+
+    Raises:
+        EncoderError: a str, or an entry that is none.
+    """
+    if isinstance(texts, str):
+        raise EncoderError("texts: expected a list of str, got one str")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise EncoderError(f"texts[{number}]: expected str, got {type(text).__name__}")
 
 
 def _chunks(texts: Sequence[str], max_chars: int) -> Iterator[Sequence[str]]:

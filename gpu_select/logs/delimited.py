@@ -9,7 +9,7 @@ from typing import IO, Any
 from gpu_select.errors import InputError, brief
 from gpu_select.logs.columns import Columns
 from gpu_select.logs.lines import MAX_LINE_BYTES, decode_line, read_lines
-from gpu_select.logs.rows import Chunks, Row
+from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
 from gpu_select.logs.values import cell
 
 __all__ = ["DELIMITERS", "DelimitedSink", "read_delimited"]
@@ -128,8 +128,16 @@ class DelimitedSink:
         names = self._columns.of(rows)
         if not self._header_written:
             self._writer.writerow(names)
+            self._flush()
             self._header_written = True
-        self._writer.writerows([cell(row.get(name)) for name in names] for row in rows)
+        for start in range(0, len(rows), BATCH_ROWS):
+            self._writer.writerows(
+                [value if type(value := row.get(name)) is str else cell(value) for name in names]
+                for row in rows[start : start + BATCH_ROWS]
+            )
+            self._flush()
+
+    def _flush(self) -> None:
         self._lines.append("")
         self._stream.write("\n".join(self._lines).encode("utf-8", "replace"))
         self._lines.clear()

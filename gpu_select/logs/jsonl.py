@@ -8,12 +8,10 @@ from typing import IO, Any
 
 from gpu_select.jsonio import dumps, loads
 from gpu_select.logs.lines import TOO_LONG, read_lines
-from gpu_select.logs.rows import Chunks, Row
+from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
 from gpu_select.logs.values import plain_value
 
 __all__ = ["JsonlSink", "read_jsonl"]
-
-_BATCH_ROWS = 256  # few enough that the allocator keeps their memory: twice as fast as a window at once
 
 _KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 
@@ -59,8 +57,8 @@ class JsonlSink:
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows."""
-        for start in range(0, len(rows), _BATCH_ROWS):
-            lines = [dumps(_without_no_error(row), plain_value) for row in rows[start : start + _BATCH_ROWS]]
+        for start in range(0, len(rows), BATCH_ROWS):
+            lines = [dumps(_without_no_error(row), plain_value) for row in rows[start : start + BATCH_ROWS]]
             lines.append(b"")
             self._stream.write(b"\n".join(lines))
 

@@ -78,10 +78,9 @@ class ParquetSink:
         return OutputError(f"cannot write {self._path}: {brief(str(error), 200)}")
 
     def _abandon(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if self._writer is not None and self._writer.is_open:
+        if self._writer is not None:  # closed now, while there is a stream, and not when it is collected
             with contextlib.suppress(OSError, ValueError, self._pa.ArrowException):
                 self._writer.close()
-            self._writer.is_open = False  # else it tries again when it is collected, and complains
 
     def _array(self, name: str, values: list[Any], n_before: int) -> Any:
         """The values as an Arrow array of the column's type, which those of the first window decide."""
@@ -97,7 +96,7 @@ class ParquetSink:
             i = bisect.bisect_left(range(1, len(values)), True, key=lambda n: not self._converts(values[:n], kind))
             expected = kind or self._storable(name, pa.array(values[:i]).type)
             raise self._misfit(name, n_before + i + 1, expected, values[i]) from error
-        if name in self._inferred:
+        if name in self._inferred and not pa.types.is_string(kind):
             for i, value in enumerate(values):
                 if not _fits(pa, value, kind):
                     raise self._misfit(name, n_before + i + 1, kind, value)

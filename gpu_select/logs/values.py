@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import math
 from typing import Any
 
 from gpu_select.jsonio import dumps
@@ -53,11 +54,12 @@ def _plain_scalar(scalar: Any) -> Any:
 
 def cell(value: Any) -> str:
     """A value as the text of a CSV cell: empty for None, JSON for numbers, booleans and nested values."""
-    if isinstance(value, str):
-        return value
     if value is None:
         return ""
-    if not isinstance(value, (int, float, list, tuple, dict)):
-        return cell(plain_value(value))
-    text = dumps(value, plain_value).decode("utf-8")
-    return "" if text == "null" else text  # not a number
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else ""
+    if isinstance(value, (int, list, tuple, dict)):
+        return dumps(value, plain_value).decode("utf-8")
+    return cell(plain_value(value))

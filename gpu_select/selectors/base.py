@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpu_select.errors import CandidateError, DimensionError
 
-__all__ = ["Choice", "Selector", "best_per_model", "choose", "exact_float32"]
+__all__ = ["Choice", "Selector", "best_per_model", "choose", "distinct_rows", "exact_float32", "rounded"]
 
 
 class Choice(NamedTuple):
@@ -101,7 +101,13 @@ def choose(scores_BM: Tensor) -> Choice:
     return Choice(model_B, score_B, score_B - runner_up_B)
 
 
-def best_per_model(scores_BF: Tensor, owner_F: Tensor, n_models: int, candidates_BM: Tensor | None = None) -> Tensor:
+def best_per_model(
+    scores_BF: Tensor,
+    owner_F: Tensor,
+    n_models: int,
+    candidates_BM: Tensor | None = None,
+    less_B1: Tensor | None = None,
+) -> Tensor:
     """Reduce scores of F parts (centroids, classifiers) to their models: the best part counts, the first at a tie.
 
     The format breaks ties by part, not by model. So where the best parts of several candidate models tie, those that
@@ -112,21 +118,45 @@ def best_per_model(scores_BF: Tensor, owner_F: Tensor, n_models: int, candidates
         owner_F: (F,) int64, the model of each part; every model owns at least one.
         n_models: M.
         candidates_BM: (B, M) bool; by default all models.
+        less_B1: (B, 1) float32, what all scores of a query are to be lowered by, without a pass over all parts.
 
     Returns:
         (B, M) float32.
     """
-    owner_BF = owner_F.expand_as(scores_BF)
-    best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
-    best_BM = best_BM.scatter_reduce(1, owner_BF, scores_BF, "amax")
     if candidates_BM is not None:
-        best_BM = best_BM.masked_fill(~candidates_BM, -torch.inf)
-    top_BM = best_BM == best_BM.amax(dim=1, keepdim=True)
-    is_top_BF = (scores_BF == best_BM.gather(1, owner_BF)) & top_BM.gather(1, owner_BF)
-    winner_B1 = owner_F[is_top_BF.int().argmax(dim=1)][:, None]
-    is_winner_BM = torch.arange(n_models, device=owner_F.device) == winner_B1
-    below_BM = torch.nextafter(best_BM, best_BM.new_tensor(-torch.inf))
-    return torch.where(top_BM & ~is_winner_BM, below_BM, best_BM)
+        scores_BF = scores_BF.masked_fill(~candidates_BM[:, owner_F], -torch.inf)
+    best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
+    best_BM = best_BM.scatter_reduce(1, owner_F.expand_as(scores_BF), scores_BF, "amax")
+    winner_B1 = owner_F[scores_BF.argmax(dim=1)][:, None]
+    if less_B1 is not None:
+        best_BM = best_BM - less_B1  # before the ties are broken: it rounds, and may make new ones
+    loses_BM = torch.arange(n_models, device=owner_F.device) != winner_B1
+    tied_BM = loses_BM & (best_BM == best_BM.gather(1, winner_B1))
+    return torch.where(tied_BM, torch.nextafter(best_BM, best_BM.new_tensor(-torch.inf)), best_BM)
+
+
+def rounded(scores_BM: Tensor) -> Tensor:
+    """float32 scores with the decisions of the float64 ones.
+
+    A score that only rounding makes as large as the best one is lowered by one unit in the last place; exact ties stay.
+    """
+    rounded_BM = scores_BM.float()
+    best_B1, winner_B1 = scores_BM.max(dim=1, keepdim=True)
+    tied_BM = (rounded_BM == rounded_BM.gather(1, winner_B1)) & (scores_BM < best_B1)
+    return torch.where(tied_BM, torch.nextafter(rounded_BM, rounded_BM.new_tensor(-torch.inf)), rounded_BM)
+
+
+def distinct_rows(rows_FX: Tensor) -> tuple[Tensor, Tensor]:
+    """The different rows in order of first appearance, (U, X), and the place of each row among them, (F,) int64.
+
+    A matrix product may round equal columns differently. Where an exact tie between them must be seen, each different
+    one is multiplied once.
+    """
+    sorted_UX, row_F = torch.unique(rows_FX, dim=0, return_inverse=True)
+    order_F = torch.arange(len(rows_FX))
+    first_U = order_F.new_full((len(sorted_UX),), len(rows_FX)).scatter_reduce(0, row_F, order_F, "amin")
+    first_U, place_F = torch.unique(first_U[row_F], return_inverse=True)
+    return rows_FX[first_U], place_F
 
 
 @contextlib.contextmanager

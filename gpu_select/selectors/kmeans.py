@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpu_select.selectors.base import Selector, best_per_model
+from gpu_select.selectors.base import Selector, best_per_model, distinct_rows
+from gpu_select.selectors.fixed_linear import FixedLinear
 
 __all__ = ["KMeansSelector"]
 
@@ -24,21 +25,23 @@ class KMeansSelector(Selector):
     """
 
     algorithm = "kmeans"
-    centroids_KD: Tensor
-    norms_K: Tensor
     owner_K: Tensor
+    place_K: Tensor
 
     def __init__(self, centroids_KD: Tensor, cluster_models: Sequence[str]) -> None:
         models = list(dict.fromkeys(cluster_models))
         super().__init__(models, centroids_KD.shape[1])
-        self.register_buffer("centroids_KD", centroids_KD.float())
-        self.register_buffer("norms_K", centroids_KD.double().square().sum(dim=1).float())
+        centroids_UD, place_K = distinct_rows(centroids_KD.float())
+        norms_U = centroids_UD.double().square().sum(dim=1)
+        self.products_less_norms = FixedLinear(2 * centroids_UD, -norms_U.float())
         self.register_buffer("owner_K", torch.tensor([models.index(name) for name in cluster_models]))
+        self.register_buffer("place_K", place_K)
+        self.has_repeated = len(centroids_UD) < len(centroids_KD)
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32, minus squared distances."""
-        products_BK = features_BD @ self.centroids_KD.T
-        squares_B1 = features_BD.square().sum(dim=1, keepdim=True)
-        return best_per_model(
-            2 * products_BK - self.norms_K - squares_B1, self.owner_K, len(self.models), candidates_BM
-        )
+        values_BK: Tensor = self.products_less_norms(features_BD)
+        if self.has_repeated:
+            values_BK = values_BK[:, self.place_K]
+        own_B1 = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True).square()
+        return best_per_model(values_BK, self.owner_K, len(self.models), candidates_BM, own_B1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from gpu_select.selectors.base import Selector
+from gpu_select.selectors.base import Selector, exact_float32, rounded
 from gpu_select.selectors.knn_search import Backend, RowIndex
 
 __all__ = ["KNNSelector"]
@@ -50,6 +51,11 @@ class KNNSelector(Selector):
         self.n_neighbors = n_neighbors
         label_N = torch.tensor([position[name] for name in labels])
         weight_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
+        # As whole multiples of a power of two, whose sums float64 holds exactly: equal sets of votes give equal sums in
+        # any order, and a microsecond more or less still counts.
+        most = float(weight_N.max()) * min(n_neighbors, len(labels))
+        self.unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
+        weight_N = (weight_N / self.unit).round().long()
         # row N stands for "none": it votes for the first model with weight 0
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
         self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]))
@@ -57,16 +63,16 @@ class KNNSelector(Selector):
 
     def neighbors(self, features_BD: Tensor, candidates_BM: Tensor | None = None) -> Tensor:
         """(B, k) int64, the rows that vote, ascending; N where fewer rows belong to candidates."""
-        rows_Bk: Tensor = self.index(features_BD, self.n_neighbors, candidates_BM)
+        with exact_float32():
+            rows_Bk: Tensor = self.index(features_BD, self.n_neighbors, candidates_BM)
         return rows_Bk
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32 sums of votes."""
         rows_Bk = self.neighbors(features_BD, candidates_BM)
-        # in float64 where there is one, so that equal sets of weights give equal sums in any order
         votes_Bk = self.weight_N[rows_Bk].to(torch.float32 if features_BD.device.type == "mps" else torch.float64)
         zeros_BM = votes_Bk.new_zeros(len(features_BD), len(self.models))
-        return zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk).float()
+        return rounded(zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk) * self.unit)
 
 
 def _vote_weights(n_rows: int, qualities_N: Tensor | None, latencies_ns_N: Tensor | None) -> Tensor:
@@ -74,6 +80,6 @@ def _vote_weights(n_rows: int, qualities_N: Tensor | None, latencies_ns_N: Tenso
         qualities_N = torch.full((n_rows,), 0.5, dtype=torch.float64)
     speed_N = torch.ones(n_rows, dtype=torch.float64)
     if latencies_ns_N is not None:
-        span = (latencies_ns_N.max() - latencies_ns_N.min()).clamp(min=1)
-        speed_N = 1 - (latencies_ns_N - latencies_ns_N.min()).double() / span
-    return (0.9 * qualities_N.double().clamp(min=0.01) + 0.1 * speed_N).float()
+        latency_N = latencies_ns_N.double()  # the difference of two int64 may not be one
+        speed_N = 1 - (latency_N - latency_N.min()) / (latency_N.max() - latency_N.min()).clamp(min=1)
+    return 0.9 * qualities_N.double().clamp(min=0.01) + 0.1 * speed_N

@@ -46,6 +46,8 @@ class FlatSearch:
             rows = (set_b == s).nonzero().squeeze(1)
             index, members = self._index(allowed_U, x_bD.device)
             m = min(n, len(members))
+            if not m:  # FAISS refuses to look for nothing
+                continue
             squared, found = self._search(index, x_bD[rows], m)
             squared -= x_bD[rows].square().sum(dim=1, keepdim=True)
             approx_bn[rows, :m] = squared

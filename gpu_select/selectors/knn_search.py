@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gpu_select.selectors.fixed_linear import FixedLinear
+
 __all__ = ["Backend", "RowIndex"]
 
 Backend = Literal["torch", "faiss"]
@@ -15,14 +17,11 @@ Backend = Literal["torch", "faiss"]
 _SLACK = 16
 """Vectors proposed beyond the k asked for, so that a boundary of near-ties lies inside the proposal."""
 
-_BLOCK_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30, "mps": 256 << 20}
+_BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 2 << 30, "mps": 256 << 20}
 """Distances held at once. On a CPU they should stay near the cache."""
 
 _PAIRS = 1 << 14
 """(query, vector) pairs compared at once in float64: 130 MB at D = 1024."""
-
-_GROUP = 16
-"""On a CPU, top-k looks at minima of this many columns first: scanning every column costs a third of the product."""
 
 Search = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
 """(queries (b, D), n, allowed (b, U) or None) -> the n closest vectors a query, ascending: (b, n) squared distances
@@ -43,7 +42,6 @@ class RowIndex(nn.Module):
     """
 
     vectors_UD: Tensor
-    norms_U: Tensor
     longest: Tensor
     rows_UR: Tensor
     count_U: Tensor
@@ -64,12 +62,12 @@ class RowIndex(nn.Module):
         count_UM.index_put_((vector_N, label_N), torch.ones(self.n_rows), accumulate=True)
         norms_U = vectors_UD.double().square().sum(dim=1)
         self.register_buffer("vectors_UD", vectors_UD)
-        self.register_buffer("norms_U", norms_U.float())
         self.register_buffer("longest", norms_U.max().sqrt().float())
         self.register_buffer("rows_UR", rows_UR)
         self.register_buffer("count_U", count_U.float())
         self.register_buffer("count_UM", count_UM)
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
+        self.norms_less_products = FixedLinear(-2 * vectors_UD, norms_U.float())
         self._search: Search = self._search_torch
         if backend == "faiss":
             from gpu_select.selectors.knn_faiss import FlatSearch
@@ -111,6 +109,7 @@ class RowIndex(nn.Module):
         edge_b1 = approx_bn.gather(1, edge_b1)
         unsure_b1 = 2 * self._error(x_bD)
         near_bn = (approx_bn >= edge_b1 - unsure_b1) & (approx_bn <= edge_b1 + unsure_b1)
+        near_bn = near_bn & (approx_bn < torch.inf)  # infinite: not allowed, or a place that nothing was found for
         inside_bn = approx_bn < edge_b1 - unsure_b1
         proposal = (vector_bn, inside_bn, near_bn)
         if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
@@ -177,26 +176,8 @@ class RowIndex(nn.Module):
         return error_b1
 
     def _search_torch(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
-        approx_bU = torch.addmm(self.norms_U, x_bD, self.vectors_UD.T, alpha=-2)
+        approx_bU: Tensor = self.norms_less_products(x_bD)
         if allowed_bU is not None:
             approx_bU.masked_fill_(~allowed_bU, torch.inf)
-        return _smallest(approx_bU, n)
-
-
-def _smallest(values_bU: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n smallest values of each row, ascending, and their columns."""
-    n_columns = values_bU.shape[1]
-    width = n_columns // _GROUP
-    if values_bU.device.type != "cpu" or torch.compiler.is_compiling() or width < 4 * n:
-        return torch.topk(values_bU, n, dim=1, largest=False)
-    # the n smallest lie in the n groups whose minima are smallest; columns j, j + width, ... form group j
-    grouped_bGw = values_bU[:, : width * _GROUP].view(len(values_bU), _GROUP, width)
-    least_bw = grouped_bGw[:, 0].clone()
-    for g in range(1, _GROUP):
-        torch.minimum(least_bw, grouped_bGw[:, g], out=least_bw)
-    groups_bn = least_bw.topk(n, dim=1, largest=False, sorted=False).indices
-    columns_bC = (groups_bn[:, None] + width * torch.arange(_GROUP)[:, None]).flatten(1)
-    tail_C = torch.arange(width * _GROUP, n_columns).expand(len(values_bU), -1)
-    columns_bC = torch.cat([columns_bC, tail_C], dim=1)
-    least_bn, place_bn = values_bU.gather(1, columns_bC).topk(n, dim=1, largest=False)
-    return least_bn, columns_bC.gather(1, place_bn)
+        least_bn, vector_bn = torch.topk(approx_bU, n, dim=1, largest=False)
+        return least_bn, vector_bn

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gpu_select.selectors.base import Selector, best_per_model
+from gpu_select.selectors.base import Selector, best_per_model, distinct_rows
+from gpu_select.selectors.fixed_linear import FixedLinear
 
 __all__ = ["LinearPart", "RBFPart", "SVMSelector"]
 
@@ -51,8 +52,9 @@ class SVMSelector(Selector):
     """
 
     algorithm = "svm"
-    weights_LD: Tensor
-    linear_rho_L: Tensor
+    weights_UD: Tensor
+    place_L: Tensor
+    rho_F: Tensor
     owner_F: Tensor
 
     def __init__(self, linear: Sequence[LinearPart], rbf: Sequence[RBFPart]) -> None:
@@ -62,49 +64,54 @@ class SVMSelector(Selector):
         super().__init__(models, dim)
         self.register_buffer("owner_F", torch.tensor([models.index(name) for name in names]))
         self.one_part_a_model = len(names) == len(models)
-        weights = torch.stack([part.weights_D.float() for part in linear]) if linear else torch.empty(0, dim)
-        self.register_buffer("weights_LD", weights)
-        self.register_buffer("linear_rho_L", torch.tensor([part.rho for part in linear], dtype=torch.float32))
+        weights_LD = torch.stack([part.weights_D.float() for part in linear]) if linear else torch.empty(0, dim)
+        weights_UD, place_L = distinct_rows(weights_LD)
+        self.register_buffer("weights_UD", weights_UD)
+        self.register_buffer("place_L", place_L)
+        rho_F = [part.rho for part in linear] + [part.rho for part in rbf]
+        self.register_buffer("rho_F", torch.tensor(rho_F, dtype=torch.float32))
         self.gammas = tuple(sorted({part.gamma for part in rbf}))
+        self.norms_less_products = nn.ModuleList()
         for g, gamma in enumerate(self.gammas):
-            vectors_SD, coefficients_SR, rho_R = _shared(rbf, gamma)
-            self.register_buffer(f"support_vectors_{g}", vectors_SD)
-            self.register_buffer(f"support_norms_{g}", vectors_SD.double().square().sum(dim=1).float())
-            self.register_buffer(f"dual_coef_{g}", coefficients_SR)
-            self.register_buffer(f"rho_{g}", rho_R)
+            vectors_SD, coefficients_SR = _shared(rbf, gamma)
+            coefficients_US, place_R = distinct_rows(coefficients_SR.T)
+            norms_S = vectors_SD.double().square().sum(dim=1)
+            self.norms_less_products.append(FixedLinear(-2 * vectors_SD, norms_S.float()))
+            self.register_buffer(f"dual_coef_{g}", coefficients_US.T.contiguous())
+            self.register_buffer(f"place_{g}", place_R)
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32 decision values."""
         norm_B1 = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True)
         # the engine leaves a (nearly) zero vector as it is
         x_BD = torch.where(norm_B1 > 1e-10, features_BD / norm_B1, features_BD)
-        values_BF = x_BD @ self.weights_LD.T - self.linear_rho_L
+        values_BF = (x_BD @ self.weights_UD.T)[:, self.place_L]
         if self.gammas:
-            widest = max(self.get_buffer(f"support_norms_{g}").shape[0] for g in range(len(self.gammas)))
+            widest = max(self.get_buffer(f"dual_coef_{g}").shape[0] for g in range(len(self.gammas)))
             rows = max(1, _BLOCK_ELEMENTS // widest)
             rbf = [self._rbf(x_bD) for x_bD in torch.split(x_BD, rows)] or [x_BD.new_empty(0, self._n_rbf())]
             values_BF = torch.cat([values_BF, torch.cat(rbf)], dim=1)
+        values_BF = values_BF - self.rho_F
         if self.one_part_a_model:
             return values_BF
         return best_per_model(values_BF, self.owner_F, len(self.models), candidates_BM)
 
     def _n_rbf(self) -> int:
-        return len(self.owner_F) - len(self.weights_LD)
+        return len(self.owner_F) - len(self.place_L)
 
     def _rbf(self, x_BD: Tensor) -> Tensor:
         out_BR = x_BD.new_zeros(len(x_BD), self._n_rbf())
-        square_B1 = x_BD.square().sum(dim=1, keepdim=True)
+        square_B1 = torch.linalg.vector_norm(x_BD, dim=1, keepdim=True).square()
         for g, gamma in enumerate(self.gammas):
-            norms_S = self.get_buffer(f"support_norms_{g}")
-            distances_BS = torch.addmm(norms_S, x_BD, self.get_buffer(f"support_vectors_{g}").T, alpha=-2)
+            distances_BS = self.norms_less_products[g](x_BD)
             # rounding can take a distance of zero below it
             kernel_BS = distances_BS.add_(square_B1).clamp_(min=0).mul_(-gamma).exp_()
-            out_BR += kernel_BS @ self.get_buffer(f"dual_coef_{g}") - self.get_buffer(f"rho_{g}")
+            out_BR += (kernel_BS @ self.get_buffer(f"dual_coef_{g}"))[:, self.get_buffer(f"place_{g}")]
         return out_BR
 
 
-def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Distinct support vectors (S, D), their coefficients (S, R) and rho (R,) for the classifiers of one gamma.
+def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor]:
+    """Distinct support vectors (S, D) and their coefficients (S, R) for the classifiers of one gamma.
 
     Columns of classifiers with another gamma are zero.
     """
@@ -112,11 +119,9 @@ def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor, Tenso
     stacked = torch.cat([rbf[r].support_vectors_SD.float() for r in mine])
     vectors_SD, index = torch.unique(stacked, dim=0, return_inverse=True)
     coefficients_SR = torch.zeros(len(vectors_SD), len(rbf), dtype=torch.float64)
-    rho_R = torch.zeros(len(rbf), dtype=torch.float32)
     start = 0
     for r in mine:
         alpha_S = rbf[r].alpha_S.double()
         coefficients_SR[:, r].index_add_(0, index[start : start + len(alpha_S)], alpha_S)
         start += len(alpha_S)
-        rho_R[r] = rbf[r].rho
-    return vectors_SD, coefficients_SR.float(), rho_R
+    return vectors_SD, coefficients_SR.float()

@@ -123,7 +123,7 @@ words = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12)
 @given(words)
 def test_a_batch_gives_what_each_text_gives_alone(tiny_encoder: Encoder, tiny_qwen3: Encoder, texts: list[str]) -> None:
     for encoder in (tiny_encoder, tiny_qwen3):

@@ -13,8 +13,6 @@ from safetensors.torch import load_file, save_file
 from gpu_select.encoder import Encoder, embed, load_encoder
 from gpu_select.errors import ConfigError, DeviceError, EncoderError
 
-sentence_transformers = pytest.importorskip("sentence_transformers", reason="the reference for parity is missing")
-
 
 def copied(source: Path, target: Path, **changes: object) -> Path:
     """The folder `source` again, with keys of config.json changed (None removes one)."""
@@ -26,7 +24,8 @@ def copied(source: Path, target: Path, **changes: object) -> Path:
 
 
 def reference(folder: Path, texts: list[str]) -> torch.Tensor:
-    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    package = pytest.importorskip("sentence_transformers", reason="the reference for parity is not installed")
+    model = package.SentenceTransformer(str(folder), device="cpu")
     return model.encode(texts, batch_size=4, convert_to_tensor=True, normalize_embeddings=True)
 
 
@@ -57,7 +56,8 @@ def test_bert_agrees_with_sentence_transformers(
 
 
 def test_files_as_sentence_transformers_writes_them_today(tiny_encoder_path: Path, tmp_path: Path) -> None:
-    sentence_transformers.SentenceTransformer(str(tiny_encoder_path), device="cpu").save(str(tmp_path / "saved"))
+    package = pytest.importorskip("sentence_transformers", reason="it is to write the files")
+    package.SentenceTransformer(str(tiny_encoder_path), device="cpu").save(str(tmp_path / "saved"))
     saved = load_encoder(str(tmp_path / "saved"))
     assert saved.settings == load_encoder(str(tiny_encoder_path)).settings
     assert_parity(tmp_path / "saved", ["What is the capital of France?", "Solve for x"])
@@ -186,6 +186,21 @@ def test_model_that_brings_code_is_refused(tiny_encoder_path: Path, tmp_path: Pa
     with pytest.raises(EncoderError, match="transformers cannot load this model"):
         load_encoder(str(folder))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_kernel_that_the_config_names_is_not_fetched(
+    key: str, tiny_encoder: Encoder, tiny_encoder_path: Path, tmp_path: Path
+) -> None:
+    folder = copied(tiny_encoder_path, tmp_path / "model", **{key: "some-one/kernel"})
+    vectors = embed(load_encoder(str(folder)), ["What is x?"]).vectors
+    assert vectors.equal(embed(tiny_encoder, ["What is x?"]).vectors)
+
+
+def test_quantized_weights(tiny_encoder_path: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_encoder_path, tmp_path / "model", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(EncoderError, match="expected weights in floating point, got a quantization_config"):
+        load_encoder(str(folder))
 
 
 def test_damaged_weights(tiny_encoder_path: Path, tmp_path: Path) -> None:

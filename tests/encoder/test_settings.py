@@ -260,7 +260,7 @@ known_keys = st.sampled_from(
 objects = json_values | st.dictionaries(known_keys, json_values, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(objects, objects, objects, st.just(MODULES) | st.lists(objects, max_size=3) | objects)
 def test_whatever_the_files_hold_the_only_error_is_ours(
     pooling: Any, model: Any, transformer: Any, modules: Any

@@ -34,7 +34,7 @@ def word_tokenizer(settings: EncoderSettings = PLAIN) -> Tokenizer:
     return Tokenizer(backend, settings, pad_id=9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=200), max_size=6))
 def test_ids_are_those_of_transformers(
     tiny_encoder: Encoder, tiny_encoder_path: Path, tiny_qwen3: Encoder, tiny_qwen3_path: Path, texts: list[str]
@@ -107,7 +107,7 @@ def test_a_huge_text_costs_little(tiny_encoder: Encoder) -> None:
     text = "word " * 20_000_000
     start = time.perf_counter()
     tokenized = tiny_encoder.tokenizer.tokenize([text])
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # all of it would take minutes
     assert tokenized.lengths.tolist() == [tiny_encoder.settings.max_length]
     assert tokenized.n_truncated == 1
 
