@@ -1,13 +1,15 @@
 """How fast are the selectors against FAISS and scikit-learn, in one run?
 
-    python bench/selection.py
+    python bench/selection.py [--device cuda]
 
 A batch of 8,192 queries of D = 1038: KNN over 7,500 rows (k = 5), SVM with 6 x 1,000 support vectors, KMeans with 64
 clusters. Medians of 7 interleaved repeats. Each peer does the part of the work that it offers: FAISS and
-scikit-learn's neighbours only search, without votes.
+scikit-learn's neighbours only search, without votes. On CUDA the peers stay where they are, on the CPU.
 """
 
 from __future__ import annotations
+
+import argparse
 
 import numpy as np
 import torch
@@ -26,25 +28,29 @@ MODELS = [f"model-{m}" for m in range(6)]
 
 @torch.inference_mode()
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    device = torch.device(parser.parse_args().device)
     queries = clustered_features(BATCH, DIM, seed=1)
-    results = {"knn": _knn(queries), "kmeans": _kmeans(queries), "svm": _svm(queries)}
+    results = {name: bench(queries, device) for name, bench in (("knn", _knn), ("kmeans", _kmeans), ("svm", _svm))}
     for name, row in results.items():
         times = "  ".join(f"{key} {value:.4f} s" for key, value in row["seconds"].items())
         ratios = "  ".join(f"{value:.2f} x {key}" for key, value in row["speedup_over"].items())
         print(f"{name:7} {times}   speed: {ratios}")
-    save(f"selection-{'cuda' if torch.cuda.is_available() else 'cpu'}", {"repeats": REPEATS, "results": results})
+    save(f"selection-{device.type}", {"repeats": REPEATS, "results": results})
 
 
 def _row(seconds: dict[str, float]) -> dict[str, dict[str, float]]:
     return {"seconds": seconds, "speedup_over": {k: v / seconds["ours"] for k, v in seconds.items() if k != "ours"}}
 
 
-def _knn(queries: torch.Tensor) -> dict[str, dict[str, float]]:
+def _knn(queries: torch.Tensor, device: torch.device) -> dict[str, dict[str, float]]:
     rows = clustered_features(7500, DIM, seed=2)
-    ours = KNNSelector(rows, [MODELS[i % 6] for i in range(len(rows))], n_neighbors=5)
+    ours = KNNSelector(rows, [MODELS[i % 6] for i in range(len(rows))], n_neighbors=5).to(device)
+    on_device = queries.to(device)
     sklearn = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(rows.numpy())
     tasks = {
-        "ours": lambda: choose(ours(queries)),
+        "ours": lambda: choose(ours(on_device)),
         "scikit-learn": lambda: sklearn.kneighbors(queries.numpy()),
     }
     try:
@@ -55,19 +61,22 @@ def _knn(queries: torch.Tensor) -> dict[str, dict[str, float]]:
         flat = faiss.IndexFlatL2(DIM)
         flat.add(rows.numpy())
         tasks["faiss"] = lambda: flat.search(queries.numpy(), 5)
-        same = (ours.neighbors(queries).numpy() == np.sort(flat.search(queries.numpy(), 5)[1], axis=1)).all(axis=1)
+        same = (ours.neighbors(on_device).cpu().numpy() == np.sort(flat.search(queries.numpy(), 5)[1], axis=1)).all(
+            axis=1
+        )
         print(f"knn: the rows of FAISS for {same.mean():.2%} of the queries (FAISS rounds in float32)")
     return _row(interleaved(tasks, REPEATS))
 
 
-def _kmeans(queries: torch.Tensor) -> dict[str, dict[str, float]]:
+def _kmeans(queries: torch.Tensor, device: torch.device) -> dict[str, dict[str, float]]:
     sklearn = KMeans(64, n_init=1, random_state=0, max_iter=20).fit(clustered_features(4096, DIM, seed=3).numpy())
-    ours = KMeansSelector(torch.from_numpy(sklearn.cluster_centers_), [MODELS[i % 6] for i in range(64)])
-    tasks = {"ours": lambda: choose(ours(queries)), "scikit-learn": lambda: sklearn.predict(queries.numpy())}
+    ours = KMeansSelector(torch.from_numpy(sklearn.cluster_centers_), [MODELS[i % 6] for i in range(64)]).to(device)
+    on_device = queries.to(device)
+    tasks = {"ours": lambda: choose(ours(on_device)), "scikit-learn": lambda: sklearn.predict(queries.numpy())}
     return _row(interleaved(tasks, REPEATS))
 
 
-def _svm(queries: torch.Tensor) -> dict[str, dict[str, float]]:
+def _svm(queries: torch.Tensor, device: torch.device) -> dict[str, dict[str, float]]:
     features = unit(queries).numpy()
     machines = []
     for m in range(6):
@@ -84,11 +93,14 @@ def _svm(queries: torch.Tensor) -> dict[str, dict[str, float]]:
         )
         for name, machine in zip(MODELS, machines, strict=True)
     ]
-    ours = SVMSelector([], parts)
-    gap = np.abs(ours(queries).numpy()[:512] - np.stack([m.decision_function(features[:512]) for m in machines], 1))
+    ours = SVMSelector([], parts).to(device)
+    on_device = queries.to(device)
+    gap = np.abs(
+        ours(on_device).cpu().numpy()[:512] - np.stack([m.decision_function(features[:512]) for m in machines], 1)
+    )
     print(f"svm: {sum(len(p.alpha_S) for p in parts)} support vectors; largest difference to SVC {gap.max():.1e}")
     tasks = {
-        "ours": lambda: choose(ours(queries)),
+        "ours": lambda: choose(ours(on_device)),
         "SVC.decision_function": lambda: [machine.decision_function(features) for machine in machines],
     }
     return _row(interleaved(tasks, REPEATS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def find_selector_files(folder: str | Path) -> dict[str, Path]:
     for algorithm in ALGORITHMS:
         for ending in ("", ".gz", ".zst"):
             path = Path(folder) / (file_name(algorithm) + ending)
-            if path.exists():
+            if os.path.exists(path):  # pathlib's raises for a name that is too long
                 found[algorithm] = path
                 break
     if not found:
@@ -90,7 +91,9 @@ def load_selector(
         FileFormatError: the file breaks the format.
     """
     path = Path(path)
-    if path.is_dir() and algorithm is not None:
+    # what is missing and not called a file is a folder still to be filled
+    is_folder = os.path.isdir(path) or not (os.path.exists(path) or ".json" in path.name)
+    if is_folder and algorithm is not None:
         path = find_selector_files(path).get(algorithm, path / file_name(algorithm))
     document = read_selector_file(path, algorithm)
     return Artifact(path, selector_of(document, backend=backend).to(device), document.own)

@@ -86,14 +86,15 @@ def evaluate(
         return out | {"random": _row_means(values_QM)}
 
     quality, latency, is_best = picked(quality_QM), picked(latency_QM), picked(is_best_QM)
+    for name, values_Q in quality.items():
+        if not np.isfinite(values_Q).any():
+            raise DataError(f"{name}: expected outcomes of the models it chooses, got none in this table")
     intervals = _bootstrap(np.stack(list(quality.values())), seed)
     random_quality = float(np.nanmean(quality["random"]))
     single_quality = float(np.nanmean(quality[f"always:{table.models[by_quality[0]]}"]))
     out = []
     for name, interval in zip(quality, intervals, strict=True):
-        mean = _mean(quality[name])
-        if mean is None:
-            raise DataError(f"{name}: expected outcomes of the models it chooses, got none in this table")
+        mean = float(np.nanmean(quality[name]))
         out.append(
             Strategy(
                 name=name,

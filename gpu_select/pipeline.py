@@ -15,6 +15,7 @@ from gpu_select.domains import domain_index
 from gpu_select.errors import DataError, GpuSelectError, brief
 from gpu_select.logs import RESULT_FIELDS, Row
 from gpu_select.router import Routes
+from gpu_select.wire import MAX_MAGNITUDE
 
 __all__ = ["DOMAIN_FIELDS", "RouteReport", "input_name", "route_rows", "route_vectors"]
 
@@ -123,7 +124,7 @@ def route_vectors(
     """Route ready feature vectors; output rows hold the vector's number as `row`, then model, score, margin, error.
 
     Args:
-        features_BD: (B, D), may be memory-mapped; a row with NaN or infinity becomes an error row.
+        features_BD: (B, D), may be memory-mapped; a row whose numbers are not finite or too large becomes an error row.
         write, progress: as in `route_rows`.
         route: decides on (b, D) finite vectors.
     """
@@ -131,10 +132,10 @@ def route_vectors(
     start = time.perf_counter()
     for first in range(0, len(features_BD), WINDOW_ROWS):
         block = np.asarray(features_BD[first : first + WINDOW_ROWS])
-        finite = np.asarray(np.isfinite(block).all(axis=1))
+        finite = np.asarray((np.abs(block) <= MAX_MAGNITUDE).all(axis=1))
         routes = route(block[finite])
         decided = _results(routes)
-        bad = "features: expected finite numbers, got NaN or infinity"
+        bad = f"features: expected numbers of at most {MAX_MAGNITUDE:g} in magnitude, got NaN, infinity or a larger one"
         write([{"row": first + i, **(next(decided) if ok else _failed(bad))} for i, ok in enumerate(finite.tolist())])
         if not finite.all() and not report.first_error:
             report.first_error = f"row {first + int(np.argmin(finite))}: {bad}"

@@ -202,7 +202,7 @@ def _parse(line: bytes) -> _Record | None:
         quality=_number(record, "performance", 1.0, "a number in [0, 1]"),
         latency_s=None
         if record.get("response_time") is None
-        else _number(record, "response_time", 1e9, "seconds, a number >= 0"),
+        else _number(record, "response_time", 1e9, "seconds, a number >= 0 and at most 1e9"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from gpu_select.encoder import (
     resolve_device,
     run_batches,
 )
-from gpu_select.errors import DataError, DimensionError, brief
+from gpu_select.errors import DataError, DimensionError, EncoderError, brief
 from gpu_select.features import build_features
 from gpu_select.selectors import Backend, Choice, Selector, choose
 
@@ -102,7 +103,7 @@ class Router(nn.Module):
             DimensionError: vectors of another length than the file's.
         """
         target = resolve_device(device)
-        if Path(models_dir).is_dir():
+        if os.path.isdir(models_dir):  # pathlib's raises for a name that is too long
             algorithm = algorithm or next(iter(find_selector_files(models_dir)))
         artifact = load_selector(models_dir, algorithm=algorithm, device=target, backend=knn_backend)
         if not isinstance(encoder, Encoder):
@@ -213,6 +214,10 @@ class Router(nn.Module):
         back = np.argsort(np.concatenate([rows for rows, _ in parts])) if parts else np.empty(0, int)
         joined = [torch.cat(column).cpu()[back] for column in zip(*(choice for _, choice in parts), strict=True)]
         choice = Choice(*joined) if joined else _nothing()
+        if not torch.isfinite(choice.score).all():
+            raise EncoderError(
+                f"encoder {self.encoder.name}: vectors are not finite in {self.encoder.dtype}; use float32 or bfloat16"
+            )
         return choice, len(tokenized.ids), int(tokenized.truncated.sum()), 0
 
 

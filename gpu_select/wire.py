@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from gpu_select.files import atomic_write, open_read, strip_compression
 
 __all__ = [
     "ALGORITHMS",
+    "MAX_MAGNITUDE",
     "OWN_KEY",
     "KMeansFile",
     "KNNFile",
@@ -43,6 +45,11 @@ OWN_KEY = "gpu_select"
 
 _MAX_BYTES = 4 << 30
 """A compressed file may not grow beyond this: a few MB can hold terabytes of zeros."""
+
+MAX_MAGNITUDE = 1e15
+"""Larger numbers are refused: squares and sums of smaller ones stay finite in float32."""
+
+_BOUNDED = f"finite numbers of at most {MAX_MAGNITUDE:g} in magnitude"
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +127,7 @@ def read_selector_file(path: str | Path, algorithm: str | None = None) -> Select
         InputError: missing or unreadable.
         FileFormatError: anything that an engine would panic or guess on.
     """
-    if not Path(path).exists():
+    if not os.path.exists(path):  # pathlib's raises for a name that is too long
         raise InputError(
             f"pretrained model not found: {path} (train it: gpu-select train --data-file RECORDS.jsonl "
             f"--output-dir {Path(path).parent})"
@@ -157,8 +164,9 @@ def _read_bounded(stream: IO[bytes], path: str | Path) -> bytes:
 
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and in _BRACKET with the closing quote left open, so that no text makes them go back and try again.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,\[\]{}]+")
 
 _MATRICES = frozenset({"embeddings", "centroids", "support_vectors"})
@@ -234,7 +242,7 @@ class _Parser:
         opening = self._peek()
         if key in _MATRICES and opening == b"[":
             return self._matrix(name)
-        if key in _OBJECT_LISTS and opening == b"[":
+        if key in _OBJECT_LISTS and name == key and opening == b"[":  # within a classifier, it is not one of ours
             self.pos += 1
             out = []
             for i in self._items(b"]", name):
@@ -289,22 +297,25 @@ class _Parser:
                 raise self._error(f"{name}[{i}]", f"{out.shape[1]} numbers like row 0", f"{len(row)}")
             if i == len(out):
                 out.resize((i + i // 4 + 16, out.shape[1]), refcheck=False)
-            with np.errstate(over="ignore"):  # a double beyond float32 becomes an infinity, refused below
+            with np.errstate(over="ignore"):  # a double beyond float32 becomes an infinity
                 out[i] = row
             n_rows = i + 1
         out.resize((n_rows, out.shape[1]), refcheck=False)
-        bad = np.flatnonzero(~np.isfinite(out).all(axis=1))
-        if len(bad):
-            raise self._error(f"{name}[{bad[0]}]", "finite float32 numbers", "NaN, infinity or a number beyond float32")
+        if out.size:
+            bad = np.flatnonzero((out.max(axis=1) > MAX_MAGNITUDE) | (out.min(axis=1) < -MAX_MAGNITUDE))
+            if len(bad):
+                raise self._error(f"{name}[{bad[0]}]", _BOUNDED, "a larger one")
         return out
 
     def _row(self, start: int, end: int, name: str) -> NDArray[np.float64]:
         text = self.data[start:end]
         values = self._loads(start, end, name)
-        row = np.asarray(values) if _flat(text) else np.empty(0, object)
-        if row.dtype.kind not in "iuf" and len(values):
+        if not _flat(text):
             raise self._error(name, "a list of numbers", brief(values, 60))
-        return row
+        try:
+            return np.asarray(values, dtype=np.float64)
+        except OverflowError as error:
+            raise self._error(name, _BOUNDED, "an integer beyond float64") from error
 
 
 def _flat(text: bytes) -> bool:
@@ -337,15 +348,22 @@ class _Fields:
         return value
 
     def number(self, name: str) -> float:
-        value = self._get(name, "a finite number")
-        if type(value) not in (int, float) or not np.isfinite(float(value)):
-            raise self.error(name, "a finite number", brief(value))
+        expected = f"a finite number of at most {MAX_MAGNITUDE:g} in magnitude"
+        value = self._get(name, expected)
+        if type(value) not in (int, float) or not abs(value) <= MAX_MAGNITUDE:
+            raise self.error(name, expected, brief(value))
         return float(value)
 
     def string(self, name: str) -> str:
         value = self._get(name, "a text")
         if not isinstance(value, str):
             raise self.error(name, "a text", brief(value))
+        return value
+
+    def model_name(self) -> str:
+        value = self.string("model_name")
+        if not value:
+            raise self.error("model_name", "a model name", brief(value))
         return value
 
     def strings(self, name: str, length: int | None = None, like: str = "") -> list[str]:
@@ -365,10 +383,10 @@ class _Fields:
         try:
             out = np.array(value, dtype=np.float64)
         except OverflowError as error:
-            raise self.error(name, "finite numbers", "an integer beyond float64") from error
-        bad = np.flatnonzero(~np.isfinite(out))
+            raise self.error(name, _BOUNDED, "an integer beyond float64") from error
+        bad = np.flatnonzero(np.abs(out) > MAX_MAGNITUDE)
         if len(bad):
-            raise self.error(f"{name}[{bad[0]}]", "a finite number", "NaN or infinity")
+            raise self.error(f"{name}[{bad[0]}]", _BOUNDED, f"{out[bad[0]]:g}")
         return out
 
     def integers(self, name: str, length: int, like: str) -> NDArray[np.int64]:
@@ -437,8 +455,10 @@ def _knn(fields: _Fields) -> KNNFile:
         embeddings_ND=embeddings,
         labels=fields.strings("labels", rows, like),
         # engines take an empty list for "not there"
-        qualities_N=fields.numbers("qualities", rows, like) if fields.values.get("qualities") else None,
-        latencies_ns_N=fields.integers("latencies", rows, like) if fields.values.get("latencies") else None,
+        qualities_N=None if fields.values.get("qualities") in (None, []) else fields.numbers("qualities", rows, like),
+        latencies_ns_N=None
+        if fields.values.get("latencies") in (None, [])
+        else fields.integers("latencies", rows, like),
         own=fields.own(),
     )
 
@@ -456,7 +476,7 @@ def _svm(fields: _Fields) -> SVMFile:
     if kernel_type not in ("Rbf", "Linear"):
         raise fields.error("kernel_type", "'Rbf' or 'Linear'", brief(kernel_type))
     linear = [
-        LinearClassifier(part.string("model_name"), part.numbers("weights"), part.number("rho"))
+        LinearClassifier(part.model_name(), part.numbers("weights"), part.number("rho"))
         for part in fields.objects("linear_classifiers")
     ]
     rbf = [_rbf(part) for part in fields.objects("rbf_classifiers")]
@@ -481,7 +501,10 @@ def _svm(fields: _Fields) -> SVMFile:
 def _rbf(part: _Fields) -> RBFClassifier:
     vectors = part.matrix("support_vectors")
     alpha = part.numbers("alpha", len(vectors), "support_vectors")
-    return RBFClassifier(part.string("model_name"), alpha, vectors, part.number("rho"), part.number("gamma"))
+    gamma = part.number("gamma")
+    if gamma < 0:
+        raise part.error("gamma", "a number >= 0", f"{gamma:g}")
+    return RBFClassifier(part.model_name(), alpha, vectors, part.number("rho"), gamma)
 
 
 # ---------------------------------------------------------------- documents -> bytes

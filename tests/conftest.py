@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import logging
+import os
 import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
+
+# the tests' problems are small: on a busy machine, more threads cost more than they give
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # a busy machine makes single examples slow, which says nothing about the code
 hypothesis.settings.register_profile("gpu_select", deadline=None)
@@ -123,3 +129,43 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the golden files and the data in ../shared")
     return folder
+
+
+class CliResult(NamedTuple):
+    """What a call of the command line left behind."""
+
+    status: int
+    out: str
+    err: str
+    out_bytes: bytes
+
+
+def _run_cli(*arguments: object, stdin: bytes = b"") -> CliResult:
+    from gpu_select.commands import main
+
+    streams = sys.stdin, sys.stdout, sys.stderr
+    argv, handlers = sys.argv, logging.getLogger("gpu_select").handlers[:]
+    out, err = io.BytesIO(), io.BytesIO()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
+    sys.stdout = out_text = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    sys.stderr = err_text = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
+    sys.argv = ["gpu-select", *map(str, arguments)]
+    try:
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = streams
+        sys.argv = argv
+        logging.getLogger("gpu_select").handlers[:] = handlers
+    out_text.flush()
+    err_text.flush()
+    return CliResult(status, out.getvalue().decode("utf-8", "replace"), err.getvalue().decode(), out.getvalue())
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., CliResult]:
+    """Call with the arguments of `gpu-select` (and stdin=, bytes): runs it within this process. A traceback is raised.
+    """
+    return _run_cli

@@ -21,7 +21,7 @@ RANKS = {
     "domains": 1,
     "simulation_templates": 1,
     "wire": 1,
-    "devices": 2,
+    "features": 2,
     "encoder": 2,
     "records": 2,
     "selectors": 2,

@@ -39,6 +39,11 @@ class _Group(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gpu-select")
 def _cli() -> None:
@@ -49,8 +54,10 @@ def main() -> None:
     """Run the command line. Exit status 0: done; 1: an error, in one line; 2: wrong usage; 3: some rows failed."""
     # what users should know comes as one line each on standard error
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    logging.getLogger("gpu_select").addHandler(handler)
+    handler.setFormatter(_OneLine())
+    logger = logging.getLogger("gpu_select")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     # threads of the tokenizer survive a fork badly and say so in every worker; we fork none
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

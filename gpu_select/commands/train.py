@@ -69,9 +69,17 @@ def train(
     from gpu_select.records import read_outcomes
     from gpu_select.wire import ALGORITHMS, file_name, write_selector_file
 
-    chosen = training.TrainOptions(knn_k, kmeans_clusters, svm_kernel, svm_gamma, quality_weight, seed)
-    if batch_size < 1:
-        raise ConfigError("batch-size", batch_size, "an integer >= 1")
+    problems = [
+        str(ConfigError(name, value, "an integer >= 1"))
+        for name, value in (("batch-size", batch_size), ("limit", limit))
+        if value is not None and value < 1
+    ]
+    try:
+        chosen = training.TrainOptions(knn_k, kmeans_clusters, svm_kernel, svm_gamma, quality_weight, seed)
+    except ConfigError as error:
+        problems.insert(0, str(error))
+    if problems:
+        raise ConfigError.joined(problems)
     if Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise OutputError(f"cannot write {output_dir}: it is a file, and a folder is expected")
     target = resolve_device(device)

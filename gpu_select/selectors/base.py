@@ -132,7 +132,7 @@ def best_per_model(
         best_BM = best_BM - less_B1  # before the ties are broken: it rounds, and may make new ones
     loses_BM = torch.arange(n_models, device=owner_F.device) != winner_B1
     tied_BM = loses_BM & (best_BM == best_BM.gather(1, winner_B1))
-    return torch.where(tied_BM, torch.nextafter(best_BM, best_BM.new_tensor(-torch.inf)), best_BM)
+    return torch.where(tied_BM, torch.nextafter(best_BM, best_BM.new_full((), -torch.inf)), best_BM)
 
 
 def rounded(scores_BM: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def rounded(scores_BM: Tensor) -> Tensor:
     rounded_BM = scores_BM.float()
     best_B1, winner_B1 = scores_BM.max(dim=1, keepdim=True)
     tied_BM = (rounded_BM == rounded_BM.gather(1, winner_B1)) & (scores_BM < best_B1)
-    return torch.where(tied_BM, torch.nextafter(rounded_BM, rounded_BM.new_tensor(-torch.inf)), rounded_BM)
+    return torch.where(tied_BM, torch.nextafter(rounded_BM, rounded_BM.new_full((), -torch.inf)), rounded_BM)
 
 
 def distinct_rows(rows_FX: Tensor) -> tuple[Tensor, Tensor]:

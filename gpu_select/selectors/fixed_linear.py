@@ -1,4 +1,4 @@
-"""x @ W.T + b for a W that stays: rows to search, support vectors, centroids."""
+"""scale * x @ W.T + b for a W that stays: rows to search, support vectors, centroids."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ _MOST_PACKED_BYTES = 1 << 30
 
 
 class FixedLinear(nn.Module):
-    """A matrix product in float32 with a constant right side.
+    """A matrix product with a constant right side, in the dtype of W.
 
     On CPUs the product goes through oneDNN with W packed once: it picks its kernels by what the CPU has, whereas the
     MKL behind `torch.mm` runs at half its speed on AMD's. Elsewhere it is `torch.addmm`.
 
     Args:
-        weight_ND: (N, D) float32.
-        bias_N: (N,) float32.
+        weight_ND: (N, D) float32 or bfloat16.
+        bias_N: (N,) of the same dtype; added before the result is rounded.
+        scale: of the products.
     """
 
     weight_ND: Tensor
     bias_N: Tensor
 
-    def __init__(self, weight_ND: Tensor, bias_N: Tensor) -> None:
+    def __init__(self, weight_ND: Tensor, bias_N: Tensor, scale: float) -> None:
         super().__init__()
         self.register_buffer("weight_ND", weight_ND.contiguous())
         self.register_buffer("bias_N", bias_N)
+        self.scale = scale
         self._packed: Tensor | None = None
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        """(B, D) float32 -> (B, N) float32."""
+        """(B, D) -> (B, N), both of the dtype of W."""
         if x_BD.device.type == "cpu" and not torch.compiler.is_compiling() and self._can_pack() and len(x_BD):
             if self._packed is None:
-                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_ND, None)
+                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.scale * self.weight_ND, None)
             out_BN: Tensor = torch.ops.mkldnn._linear_pointwise(x_BD, self._packed, self.bias_N, "none", [], "")
             return out_BN
-        return torch.addmm(self.bias_N, x_BD, self.weight_ND.T)
+        return torch.addmm(self.bias_N, x_BD, self.weight_ND.T, alpha=self.scale)
 
     def _can_pack(self) -> bool:
         # the two operations are those that torch.compile itself emits for CPUs

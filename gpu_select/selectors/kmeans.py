@@ -33,7 +33,7 @@ class KMeansSelector(Selector):
         super().__init__(models, centroids_KD.shape[1])
         centroids_UD, place_K = distinct_rows(centroids_KD.float())
         norms_U = centroids_UD.double().square().sum(dim=1)
-        self.products_less_norms = FixedLinear(2 * centroids_UD, -norms_U.float())
+        self.products_less_norms = FixedLinear(centroids_UD, -norms_U.float(), scale=2.0)
         self.register_buffer("owner_K", torch.tensor([models.index(name) for name in cluster_models]))
         self.register_buffer("place_K", place_K)
         self.has_repeated = len(centroids_UD) < len(centroids_KD)

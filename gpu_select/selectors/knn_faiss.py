@@ -24,7 +24,7 @@ def _faiss() -> Any:
 
 
 class FlatSearch:
-    """`Search` of knn_search.py over FAISS flat indexes: one over all vectors, one for each candidate set in use.
+    """`Search` of knn_flat.py over FAISS flat indexes: one over all vectors, one for each candidate set in use.
 
     Args:
         vectors_UD: (U, D) float32.
@@ -35,7 +35,7 @@ class FlatSearch:
         self._vectors_UD = np.ascontiguousarray(vectors_UD.cpu().numpy())
         self._indexes: dict[tuple[torch.device, bytes], tuple[Any, Tensor]] = {}
 
-    def __call__(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
+    def __call__(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Search`."""
         if allowed_bU is None:
             allowed_bU = torch.ones(1, len(self._vectors_UD), dtype=torch.bool).expand(len(x_bD), -1)

@@ -1,14 +1,13 @@
-"""Exact nearest rows: a quick float32 search proposes, an error bound says what is sure, float64 decides the rest."""
+"""Exact nearest rows: a quick search proposes, an error bound says what is sure, float64 decides the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gpu_select.selectors.fixed_linear import FixedLinear
+from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, Search, has_fast_bfloat16
 
 __all__ = ["Backend", "RowIndex"]
 
@@ -23,9 +22,8 @@ _BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 2 << 30, "mps": 256 << 20}
 _PAIRS = 1 << 14
 """(query, vector) pairs compared at once in float64: 130 MB at D = 1024."""
 
-Search = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
-"""(queries (b, D), n, allowed (b, U) or None) -> the n closest vectors a query, ascending: (b, n) squared distances
-less the query's own squared norm, float32, infinite for what is not allowed; and (b, n) int64 vectors."""
+_FEW_VECTORS = 2048
+"""With fewer, bfloat16 has nothing to win."""
 
 
 class RowIndex(nn.Module):
@@ -41,7 +39,6 @@ class RowIndex(nn.Module):
         backend: what proposes neighbours: a matrix product and top-k in torch, or a flat FAISS index.
     """
 
-    vectors_UD: Tensor
     longest: Tensor
     rows_UR: Tensor
     count_U: Tensor
@@ -61,18 +58,20 @@ class RowIndex(nn.Module):
         count_UM = torch.zeros(self.n_vectors, n_labels)
         count_UM.index_put_((vector_N, label_N), torch.ones(self.n_rows), accumulate=True)
         norms_U = vectors_UD.double().square().sum(dim=1)
-        self.register_buffer("vectors_UD", vectors_UD)
+        self.flat = Float32Search(vectors_UD)
         self.register_buffer("longest", norms_U.max().sqrt().float())
         self.register_buffer("rows_UR", rows_UR)
         self.register_buffer("count_U", count_U.float())
         self.register_buffer("count_UM", count_UM)
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
-        self.norms_less_products = FixedLinear(-2 * vectors_UD, norms_U.float())
-        self._search: Search = self._search_torch
+        self._faiss: Search | None = None
+        self._bfloat16: Search | None = None
         if backend == "faiss":
             from gpu_select.selectors.knn_faiss import FlatSearch
 
-            self._search = FlatSearch(vectors_UD)
+            self._faiss = FlatSearch(vectors_UD)
+        elif self.n_vectors >= _FEW_VECTORS and has_fast_bfloat16():
+            self._bfloat16 = BFloat16Search(self.flat)
 
     def forward(self, features_BD: Tensor, k: int, labels_BM: Tensor | None = None) -> Tensor:
         """The k rows closest to each query by Euclidean distance.
@@ -99,7 +98,9 @@ class RowIndex(nn.Module):
     def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
         n = min(k + slack, self.n_vectors)
         allowed_bU = None if labels_bM is None else labels_bM.float() @ self.count_UM.T > 0
-        approx_bn, vector_bn = self._search(x_bD, n, allowed_bU)
+        on_cpu = x_bD.device.type == "cpu" and not torch.compiler.is_compiling()
+        search: Search = self._faiss or (self._bfloat16 if on_cpu else None) or self.flat
+        approx_bn, vector_bn = search(x_bD, min(k, n), n, allowed_bU)
         # the vector that completes k rows, and what float32 cannot tell from it
         if labels_bM is None:
             count_bn = self.count_U[vector_bn]
@@ -112,7 +113,7 @@ class RowIndex(nn.Module):
         near_bn = near_bn & (approx_bn < torch.inf)  # infinite: not allowed, or a place that nothing was found for
         inside_bn = approx_bn < edge_b1 - unsure_b1
         proposal = (vector_bn, inside_bn, near_bn)
-        if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
+        if not on_cpu:
             return self._resolve(x_bD, k, labels_bM, *proposal)
         if labels_bM is None and self.rows_UR.shape[1] == 1:
             rows_bk = self.rows_UR[vector_bn[:, :k], 0].sort(dim=1).values
@@ -155,12 +156,12 @@ class RowIndex(nn.Module):
         out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype, device=x_bD.device)
         if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
             for j in range(vector_bn.shape[1]):
-                difference_bD = x_bD.to(dtype) - self.vectors_UD[vector_bn[:, j]].to(dtype)
+                difference_bD = x_bD.to(dtype) - self.flat.vectors[vector_bn[:, j]].to(dtype)
                 out_bn[:, j] = difference_bD.square().sum(dim=1)
             return out_bn.masked_fill(~near_bn, torch.inf)
         query_P, place_P = near_bn.nonzero(as_tuple=True)
         for query_p, place_p in zip(torch.split(query_P, _PAIRS), torch.split(place_P, _PAIRS), strict=True):
-            difference_pD = x_bD[query_p].to(dtype) - self.vectors_UD[vector_bn[query_p, place_p]].to(dtype)
+            difference_pD = x_bD[query_p].to(dtype) - self.flat.vectors[vector_bn[query_p, place_p]].to(dtype)
             out_bn[query_p, place_p] = difference_pD.square().sum(dim=1)
         return out_bn
 
@@ -170,14 +171,7 @@ class RowIndex(nn.Module):
         Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a product of n terms is off by at
         most gamma_n |x||u| in any order of summation.
         """
-        unit = 2.0**-24 * (self.vectors_UD.shape[1] + 8)
+        unit = 2.0**-24 * (self.flat.vectors.shape[1] + 8)
         length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
         error_b1: Tensor = (length_b1 + self.longest).square() * unit
         return error_b1
-
-    def _search_torch(self, x_bD: Tensor, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
-        approx_bU: Tensor = self.norms_less_products(x_bD)
-        if allowed_bU is not None:
-            approx_bU.masked_fill_(~allowed_bU, torch.inf)
-        least_bn, vector_bn = torch.topk(approx_bU, n, dim=1, largest=False)
-        return least_bn, vector_bn

@@ -76,7 +76,7 @@ class SVMSelector(Selector):
             vectors_SD, coefficients_SR = _shared(rbf, gamma)
             coefficients_US, place_R = distinct_rows(coefficients_SR.T)
             norms_S = vectors_SD.double().square().sum(dim=1)
-            self.norms_less_products.append(FixedLinear(-2 * vectors_SD, norms_S.float()))
+            self.norms_less_products.append(FixedLinear(vectors_SD, norms_S.float(), scale=-2.0))
             self.register_buffer(f"dual_coef_{g}", coefficients_US.T.contiguous())
             self.register_buffer(f"place_{g}", place_R)
 

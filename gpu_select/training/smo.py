@@ -61,7 +61,7 @@ class Kernel:
         return distances_bQ.mul_(-self.gamma).exp_()
 
 
-def solve(kernel: Kernel, sign_PQ: Tensor, cost_PQ: Tensor, *, tolerance: float = 1e-3) -> tuple[Tensor, Tensor]:
+def solve(kernel: Kernel, sign_PQ: Tensor, cost_PQ: Tensor, *, tolerance: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Solve P soft-margin SVM duals that share their rows.
 
     Each minimises 1/2 b'Kb - s'b over the signed coefficients b = s * alpha with 0 <= alpha <= cost and sum(b) = 0,
@@ -71,7 +71,8 @@ def solve(kernel: Kernel, sign_PQ: Tensor, cost_PQ: Tensor, *, tolerance: float 
         kernel: over the Q rows.
         sign_PQ: (P, Q), +1 or -1.
         cost_PQ: (P, Q), upper bound of each alpha: C times the row's weight.
-        tolerance: largest violation of the optimality conditions allowed, recomputed in float64 at the end.
+        tolerance: largest violation of the optimality conditions allowed, recomputed in float64 at the end. LIBSVM's
+            1e-3 leaves decision values up to 4e-3 from the exact ones; 1e-4 brings them within 1e-3 at hardly any cost.
 
     Returns:
         (P, Q) signed coefficients and (P,) rho, so that f(x) = sum_q b_q K(x, x_q) - rho. A problem with rows of one

@@ -71,7 +71,9 @@ def test_decisions_and_scores_on_random_numbers(engine):
     queries_BD = rng.normal(size=(200, 30)).astype(np.float32)
     selector = KMeansSelector(torch.from_numpy(centroids_KD), owners)
     scores_BM = selector(torch.from_numpy(queries_BD))
-    for scores_M, reading in zip(scores_BM, engine.readings(document_of(centroids_KD, owners), queries_BD), strict=True):
+    for scores_M, reading in zip(
+        scores_BM, engine.readings(document_of(centroids_KD, owners), queries_BD), strict=True
+    ):
         expected = dict(zip(reading.models, reading.scores, strict=True))
         expected_M = torch.tensor([expected[model] for model in selector.models])
         torch.testing.assert_close(scores_M.double(), expected_M, atol=1e-4, rtol=1e-6)

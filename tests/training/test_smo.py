@@ -91,14 +91,16 @@ def test_decisions_and_objective_are_those_of_scikit_learn(name, kernel):
     queries = problem(53, rows.shape[1], 1, 99)[0]
     for p in range(len(sign)):
         check_feasible(beta[p], sign[p], cost[p])
-        assert gap(beta[p], sign[p], cost[p], K) <= 1e-3
+        assert gap(beta[p], sign[p], cost[p], K) <= 1e-4
+        # scikit-learn's own default tolerance leaves its values up to 3e-3 from the exact ones
         peer = svm.SVC(C=1.0, kernel=kernel, gamma=gamma or "scale", tol=1e-6)
-        peer.fit(rows.astype(np.float64), sign[p], sample_weight=cost[p])
+        part = np.flatnonzero(cost[p])  # with weights of zero, its support_ would count the other rows only
+        peer.fit(rows[part].astype(np.float64), sign[p, part], sample_weight=cost[p, part])
         expected = peer.decision_function(queries.astype(np.float64))
         got = gram(queries, rows, gamma) @ beta[p] - rho[p]
         np.testing.assert_allclose(got, expected, atol=1e-3)
         peer_beta = np.zeros(len(rows))
-        peer_beta[peer.support_] = peer.dual_coef_[0]
+        peer_beta[part[peer.support_]] = peer.dual_coef_[0]
         assert dual_objective(beta[p], sign[p], K) == pytest.approx(dual_objective(peer_beta, sign[p], K), rel=1e-3)
 
 
