@@ -21,9 +21,9 @@ WITHOUT = "--without-orjson"
 if WITHOUT in sys.argv:
     sys.modules["orjson"] = None  # type: ignore[assignment]
 
-from common import save
+from common import save  # noqa: E402 - orjson is hidden first
 
-from gpu_select.wire import KNNFile, read_selector_file, write_selector_file
+from gpu_select.wire import KNNFile, read_selector_file, write_selector_file  # noqa: E402
 
 N_ROWS, DIM = 7_800, 1038
 REPEATS = 5
@@ -45,7 +45,7 @@ def main() -> None:
     array = document.embeddings_ND.nbytes
     seconds = median(times)
     print(
-        f"{size / 1e6:.0f} MB read in {seconds:.2f} s; peak memory {growth / array:.2f} x the {array / 1e6:.0f} MB array"
+        f"{size / 1e6:.0f} MB in {seconds:.2f} s; peak memory {growth / array:.2f} x the array of {array / 1e6:.0f} MB"
     )
     name = "read-file" + ("-without-orjson" if WITHOUT in sys.argv else "")
     save(name, {"repeats": REPEATS, "file_mb": size / 1e6, "seconds": seconds, "memory_over_array": growth / array})

@@ -13,11 +13,10 @@ import argparse
 
 import numpy as np
 import torch
+from common import clustered_features, interleaved, save, unit
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
-
-from common import clustered_features, interleaved, save, unit
 
 from gpu_select.selectors import KMeansSelector, KNNSelector, RBFPart, SVMSelector, choose
 

@@ -147,7 +147,9 @@ def _compressed(raw: IO[bytes], ending: str) -> IO[bytes]:
         # no name and no time in the header: the same rows give the same bytes
         return cast(IO[bytes], gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0, compresslevel=6))
     if ending == ".zst":
-        return cast(IO[bytes], _zstandard().ZstdCompressor(level=3).stream_writer(raw, closefd=False))
+        return cast(
+            IO[bytes], _zstandard().ZstdCompressor(level=3, write_checksum=True).stream_writer(raw, closefd=False)
+        )
     return raw
 
 

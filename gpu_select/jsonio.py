@@ -14,6 +14,9 @@ try:
     import orjson
 except ImportError:  # pragma: no cover - covered by the run without optional packages
     orjson = None  # type: ignore[assignment]
+else:
+    if tuple(int(part) for part in orjson.__version__.split(".")[:2]) < (3, 10):  # pragma: no cover
+        orjson = None  # type: ignore[assignment]  # older ones crash on deep nesting (CVE-2024-27454)
 
 __all__ = ["MAX_DEPTH", "dumps", "dumps_float32", "loads"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +26,8 @@ DOMAIN_FIELDS = ("domain", "category")
 
 WINDOW_ROWS = 8192
 """Rows that are read, deduplicated, sorted by length and written together."""
+
+_RESERVED = re.compile(rf"(?:input_)*(?:{'|'.join(RESULT_FIELDS)})")
 
 
 @dataclass
@@ -50,9 +54,10 @@ class Route(Protocol):
     def __call__(self, texts: list[str], domains: list[str | None], /) -> Routes: ...
 
 
+@functools.lru_cache(maxsize=1024)
 def input_name(name: str) -> str:
-    """The name under which an input field is kept."""
-    return f"input_{name}" if name in RESULT_FIELDS else name
+    """The name under which an input field is kept; no two fields share one, however often a log has been routed."""
+    return f"input_{name}" if _RESERVED.fullmatch(name) else name
 
 
 def route_rows(
@@ -85,7 +90,7 @@ def route_rows(
         texts: list[str] = []
         domains: list[str | None] = []
         errors: list[str | None] = []
-        for row in window:
+        for number, row in enumerate(window, start=report.rows + 1):
             error = row.error
             if error is None:
                 try:
@@ -97,7 +102,7 @@ def route_rows(
                 except GpuSelectError as problem:
                     error = str(problem)
             if error is not None and not report.first_error:
-                report.first_error = error
+                report.first_error = f"row {number}: {error}"
             errors.append(error)
         routes = route(texts, domains)
         decided = _results(routes)
@@ -132,7 +137,8 @@ def route_vectors(
     start = time.perf_counter()
     for first in range(0, len(features_BD), WINDOW_ROWS):
         block = np.asarray(features_BD[first : first + WINDOW_ROWS])
-        finite = np.asarray((np.abs(block) <= MAX_MAGNITUDE).all(axis=1))
+        # a plain float would become an infinity beside float16
+        finite = np.asarray((np.abs(block) <= np.float64(MAX_MAGNITUDE)).all(axis=1))
         routes = route(block[finite])
         decided = _results(routes)
         bad = f"features: expected numbers of at most {MAX_MAGNITUDE:g} in magnitude, got NaN, infinity or a larger one"
@@ -166,9 +172,7 @@ def _domain(fields: dict[str, Any], names: Sequence[str]) -> str | None:
 
 def _kept(fields: dict[str, Any], keep: Sequence[str] | None, report: RouteReport) -> dict[str, Any]:
     names = fields if keep is None else [name for name in keep if name in fields]
-    if fields.keys().isdisjoint(RESULT_FIELDS):
-        return dict(fields) if keep is None else {name: fields[name] for name in names}
-    report.renamed.update(name for name in names if name in RESULT_FIELDS)
+    report.renamed.update(name for name in names if input_name(name) != name)
     return {input_name(name): fields[name] for name in names}
 
 

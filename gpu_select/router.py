@@ -138,8 +138,13 @@ class Router(nn.Module):
         return self.select(self.encoder(input_ids_BT, attention_mask_BT), domain_B, candidates)
 
     def select(self, embeddings_Bd: Tensor, domain_B: Tensor, candidates: Tensor | None = None) -> Choice:
-        """Decide on ready embeddings: (B, d) float32 of unit norm; the rest as in `forward`."""
-        return choose(self.selector(build_features(embeddings_Bd, domain_B), candidates))
+        """Decide on ready embeddings: (B, d) float32 of unit norm; the rest as in `forward`.
+
+        The score of an embedding that is not finite is NaN.
+        """
+        choice = choose(self.selector(build_features(embeddings_Bd, domain_B), candidates))
+        # some rows come out as the nearest of a NaN, too, and their votes are finite
+        return choice._replace(score=choice.score + 0 * embeddings_Bd.sum(dim=1))
 
     @torch.inference_mode()
     def route(

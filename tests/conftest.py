@@ -140,7 +140,7 @@ class CliResult(NamedTuple):
     out_bytes: bytes
 
 
-def _run_cli(*arguments: object, stdin: bytes = b"") -> CliResult:
+def _run_cli(*arguments: object, stdin: bytes = b"", terminal: bool = False) -> CliResult:
     from gpu_select.commands import main
 
     streams = sys.stdin, sys.stdout, sys.stderr
@@ -149,6 +149,7 @@ def _run_cli(*arguments: object, stdin: bytes = b"") -> CliResult:
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
     sys.stdout = out_text = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
     sys.stderr = err_text = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
+    err_text.isatty = lambda: terminal  # type: ignore[method-assign]
     sys.argv = ["gpu-select", *map(str, arguments)]
     try:
         main()
@@ -166,6 +167,8 @@ def _run_cli(*arguments: object, stdin: bytes = b"") -> CliResult:
 
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., CliResult]:
-    """Call with the arguments of `gpu-select` (and stdin=, bytes): runs it within this process. A traceback is raised.
+    """Call with the arguments of `gpu-select`: runs it within this process. What would be a traceback is raised.
+
+    stdin= takes bytes; with terminal=True standard error is one.
     """
     return _run_cli

@@ -158,7 +158,9 @@ def test_oracle_bounds_everything_and_rates_are_shares(data):
     n = data.draw(st.integers(1, 12))
     score = st.one_of(st.just(NAN), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
     rows = data.draw(
-        st.lists(st.lists(score, min_size=3, max_size=3).filter(lambda r: not np.isnan(r).all()), min_size=n, max_size=n)
+        st.lists(
+            st.lists(score, min_size=3, max_size=3).filter(lambda r: not np.isnan(r).all()), min_size=n, max_size=n
+        )
     )
     quality = np.array(rows)
     quality[0] = np.nan_to_num(quality[0])  # every model has an outcome somewhere

@@ -22,15 +22,19 @@ QUERIES = 240
 KNN = ("knn_k25", "knn_k5", "knn_no_latency", "knn_no_quality")
 OTHERS = ("kmeans_64", "kmeans_8", "svm_linear", "svm_rbf", "svm_rbf_sharp", "svm_unit_alpha")
 
+LEFT_OUT = (
+    *("input_path", "input_format", "output_format", "models_dir", "algorithm", "embedding_model", "cache_dir"),
+    *("token_budget", "domain_field", "candidates", "keep"),
+)
+"""Options of `gpu-select route` that ready features do without."""
+
 needs_faiss = pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="needs faiss")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 each_file = pytest.mark.parametrize("name", [*KNN, *OTHERS])
 each_file_and_backend = pytest.mark.parametrize(
     ("name", "backend"),
     [(name, "torch") for name in (*KNN, *OTHERS)] + [pytest.param(name, "faiss", marks=needs_faiss) for name in KNN],
 )
-each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_cuda])])
 
 
 @pytest.fixture(scope="session")
@@ -53,21 +57,18 @@ def decisions_of(golden: Path, name: str) -> list[str]:
 
 
 @cache
-def selector_of(golden: Path, name: str, backend: Any = "torch", device: str = "cpu") -> Selector:
-    return load_selector(golden / f"{name}.json.gz", backend=backend, device=device).selector
+def selector_of(golden: Path, name: str, backend: Any = "torch") -> Selector:
+    return load_selector(golden / f"{name}.json.gz", backend=backend).selector
 
 
-def decide(golden: Path, name: str, backend: str, device: str, rows: int = QUERIES) -> list[str]:
-    selector = selector_of(golden, name, backend, device)
-    blocks = torch.split(torch.from_numpy(features_of(golden)).to(device), rows)
+def decide(golden: Path, name: str, backend: str, rows: int = QUERIES) -> list[str]:
+    selector = selector_of(golden, name, backend)
+    blocks = torch.split(torch.from_numpy(features_of(golden)), rows)
     return [selector.models[m] for block in blocks for m in choose(selector(block)).model.tolist()]
 
 
 def route_features(golden: Path, name: str, output: Path, backend: str = "torch") -> Any:
-    options: dict[str, Any] = dict.fromkeys(
-        ("input_path", "models_dir", "algorithm", "domain_field", "candidates", "keep", "embedding_model", "cache_dir")
-        + ("token_budget", "input_format", "output_format")
-    )
+    options: dict[str, Any] = dict.fromkeys(LEFT_OUT)
     files = {"features": str(golden / "queries.npy"), "output": str(output), "model": str(golden / f"{name}.json.gz")}
     return route(**options, **files, query_field="query", device="cpu", dtype="auto", knn_backend=backend)
 
@@ -76,16 +77,14 @@ def test_all_files_are_tested(golden):
     assert sorted(path.name.removesuffix(".json.gz") for path in golden.glob("*.json.gz")) == sorted((*KNN, *OTHERS))
 
 
-@each_device
 @each_file_and_backend
-def test_decisions_are_the_engines(golden, name, backend, device):
-    assert decide(golden, name, backend, device) == decisions_of(golden, name)
+def test_decisions_are_the_engines(golden, name, backend):
+    assert decide(golden, name, backend) == decisions_of(golden, name)
 
 
-@each_device
 @each_file_and_backend
-def test_one_by_one_decides_like_all_at_once(golden, name, backend, device):
-    assert decide(golden, name, backend, device, rows=1) == decisions_of(golden, name)
+def test_one_by_one_decides_like_all_at_once(golden, name, backend):
+    assert decide(golden, name, backend, rows=1) == decisions_of(golden, name)
 
 
 @each_file

@@ -12,6 +12,9 @@ from gpu_select.errors import MissingDependencyError
 
 __all__ = ["FlatSearch"]
 
+_MOST_INDEXES = 16
+"""Candidate sets whose index is kept; each index is a copy of its vectors."""
+
 
 def _faiss() -> Any:
     try:
@@ -57,6 +60,8 @@ class FlatSearch:
     def _index(self, allowed_U: Tensor, device: torch.device) -> tuple[Any, Tensor]:
         key = (device, np.packbits(allowed_U.cpu().numpy()).tobytes())
         if key not in self._indexes:
+            if len(self._indexes) == _MOST_INDEXES:
+                self._indexes.clear()
             members = allowed_U.cpu().nonzero().squeeze(1)
             index = self._faiss.IndexFlatL2(self._vectors_UD.shape[1])
             index.add(self._vectors_UD[members.numpy()])

@@ -30,6 +30,8 @@ def fit_svm(
 
     A query's sign is that of the model's advantage over the mean of the query's outcomes, its weight the advantage's
     size: queries on which all models do alike weigh nothing, and a query that nobody else answers weighs most. C = 1.
+    A machine's values come near 1 or -1 whatever is at stake. So they are multiplied by the root mean square of the
+    model's advantages: where several models gain, the one that gains more is chosen.
 
     Args:
         features_QD: (Q, D) float32; scaled to unit norm here, as the engine does with queries.
@@ -43,7 +45,9 @@ def fit_svm(
     gain_MQ = gain_MQ.to(unit_QD.device, torch.float32 if unit_QD.device.type == "mps" else torch.float64)
     sign_MQ = torch.where(gain_MQ >= 0, 1.0, -1.0)
     beta_MQ, rho_M = solve(Kernel(unit_QD, gamma if kernel == "rbf" else None), sign_MQ, _C * gain_MQ.abs())
-    beta_MQ, rho_M, unit_QD = beta_MQ.cpu().double(), rho_M.cpu().double(), unit_QD.cpu()
+    answered_M = torch.from_numpy(np.isfinite(utility_QM).sum(axis=0)).clamp(min=1)
+    stake_M = (gain_MQ.cpu().double().square().sum(dim=1) / answered_M).sqrt()
+    beta_MQ, rho_M, unit_QD = beta_MQ.cpu() * stake_M[:, None], rho_M.cpu() * stake_M, unit_QD.cpu()
     if kernel == "linear":
         weights_MD = beta_MQ @ unit_QD.double()
         linear = [LinearClassifier(name, weights_MD[m].numpy(), float(rho_M[m])) for m, name in enumerate(models)]

@@ -126,9 +126,7 @@ def decide(document, features) -> list[str]:
 def test_each_cluster_gets_the_model_with_the_largest_mean_not_the_largest_sum():
     features, owner = cross()
     # b answers one query of cluster 2 only, and perfectly; c answers all of them fairly
-    utility = np.select(
-        [owner[:, None] == 0, owner[:, None] == 1], [[0.9, 0.1, 0.2], [0.1, 0.9, 0.2]], [0.1, NAN, 0.6]
-    )
+    utility = np.select([owner[:, None] == 0, owner[:, None] == 1], [[0.9, 0.1, 0.2], [0.1, 0.9, 0.2]], [0.1, NAN, 0.6])
     utility[24:31, 1] = 1.0
     document = fit_kmeans(features, ["a", "b", "c"], utility, n_clusters=3, seed=0)
     assert decide(document, features) == ["a"] * 12 + ["b"] * 24

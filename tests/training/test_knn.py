@@ -82,7 +82,7 @@ def test_a_row_with_a_large_lead_outvotes_many_with_a_small_one():
 
 
 def test_rounding_of_the_weights_keeps_six_decimals():
-    features, owner = clusters(13, 3)
+    features, _ = clusters(13, 3)
     utility = np.random.default_rng(0).random((39, 3))
     qualities = fit_knn(features, ["a", "b", "c"], utility, n_neighbors=5).qualities_N
     np.testing.assert_array_equal(np.round(qualities, 6), qualities)
@@ -128,7 +128,7 @@ def test_models_that_always_do_alike_are_settled_by_order():
 
 
 def test_blocks_make_no_difference(monkeypatch):
-    features, owner = clusters(13, 3)
+    features, _ = clusters(13, 3)
     utility = np.random.default_rng(3).random((39, 3))
     whole = fit_knn(features, ["a", "b", "c"], utility, n_neighbors=5)
     monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 7 * 39)

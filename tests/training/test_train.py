@@ -139,7 +139,6 @@ def test_provenance_says_encoder_domains_options_and_data_and_is_plain_json():
 
 def test_the_best_model_of_a_domain_follows_the_quality_weight():
     _, table = trade_off()
-    note = provenance(
-        encoder_name="x", fingerprint="", dim=1, table=table, counts=RecordCounts(), options=TrainOptions(quality_weight=0.0)
-    )
+    options = TrainOptions(quality_weight=0.0)
+    note = provenance(encoder_name="x", fingerprint="", dim=1, table=table, counts=RecordCounts(), options=options)
     assert note["domain_models"] == {"law": "hasty"}

@@ -29,9 +29,7 @@ def table_of(quality, latency, domains=None) -> OutcomeTable:
 def test_the_formula_on_a_table_worked_by_hand():
     table = table_of([[1.0, 0.5], [0.0, 1.0]], [[1.0, 3.0], [2.0, 5.0]])
     # minimum 1 s and maximum 5 s over the whole table: speeds 1, 0.5, 0.75, 0
-    np.testing.assert_allclose(
-        utilities(table, 0.9), [[0.9 + 0.1, 0.45 + 0.05], [0.0 + 0.075, 0.9 + 0.0]], atol=1e-15
-    )
+    np.testing.assert_allclose(utilities(table, 0.9), [[0.9 + 0.1, 0.45 + 0.05], [0.0 + 0.075, 0.9 + 0.0]], atol=1e-15)
     np.testing.assert_allclose(utilities(table, 0.25), [[1.0, 0.5], [0.5625, 0.25]], atol=1e-15)
 
 

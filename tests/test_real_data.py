@@ -1,0 +1,117 @@
+"""Real routing outcomes: the whole way from records to a table of figures."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_select.artifacts import load_selector
+from gpu_select.encoder import EmbeddingCache, embed, load_encoder
+from gpu_select.features import build_features
+from gpu_select.records import OutcomeTable, read_outcomes
+from gpu_select.router import route_features
+
+ALGORITHMS = ("knn", "kmeans", "svm")
+
+
+@pytest.fixture(scope="session")
+def data(shared_dir: Path) -> Path:
+    folder = shared_dir / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real routing outcomes in ../shared/data")
+    return folder
+
+
+def features_of(table: OutcomeTable, encoder_path: Path, cache_dir: Path) -> np.ndarray:
+    encoder = load_encoder(str(encoder_path))
+    with EmbeddingCache(cache_dir, encoder.fingerprint, "float32", encoder.dim) as cache:
+        vectors = embed(encoder, table.queries, cache=cache).vectors
+    return build_features(vectors, torch.from_numpy(table.domain_indices())).numpy()
+
+
+def figures(path: Path) -> dict[str, float]:
+    return {row["name"]: row["mean_quality"] for row in json.loads(path.read_bytes())["strategies"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_queries", "n_models", "n_repeated"),
+    [
+        ("mmlu_pro_train", 4976, 6, 144),
+        ("mmlu_pro_dev", 1495, 6, 30),
+        ("llmrouter_train", None, 9, None),
+    ],
+)
+def test_all_records_are_usable(data, name, n_queries, n_models, n_repeated):
+    table, counts = read_outcomes(data / f"{name}.jsonl.gz", strict=True)
+    assert counts.skipped == counts.failed_calls == 0
+    assert len(table.models) == n_models
+    assert np.isfinite(table.quality_QM).any(axis=1).all()
+    if n_queries is not None:
+        assert (len(table.queries), counts.repeated, counts.holes) == (n_queries, n_repeated, 0)
+
+
+@pytest.mark.parametrize("name", ["mmlu_pro_train", "llmrouter_train"])
+def test_the_path_from_records_to_a_table(cli, data, tiny_encoder_path, tmp_path, engine, name):
+    source = data / f"{name}.jsonl.gz"
+    held_out = tmp_path / "held_out.jsonl"
+    with gzip.open(source, "rb") as stream:
+        held_out.write_bytes(b"".join(islice(stream, 3000, 4200)))
+    shared = "--embedding-model", tiny_encoder_path, "--cache-dir", tmp_path / "cache"
+    trained = cli("train", "--data-file", source, "--output-dir", tmp_path / "models", "--limit", 300, *shared)
+    assert trained.status == 0, trained.err
+    assert trained.out.startswith("trained knn, kmeans, svm on 300 queries x ")
+    table_path = tmp_path / "table.json"
+    validated = cli(
+        *("validate", "--data-file", held_out, "--models-dir", tmp_path / "models", "--json", table_path), *shared
+    )
+    assert validated.status == 0, validated.err
+    found = figures(table_path)
+    assert max(found.values()) == found["oracle"]
+    table, _ = read_outcomes(held_out)
+    features = features_of(table, tiny_encoder_path, tmp_path / "cache")[:50]
+    for algorithm in ALGORITHMS:
+        path = tmp_path / "models" / f"{algorithm}_model.json"
+        assert route_features(load_selector(path).selector, features).models == engine.decide(path, features)
+
+
+@pytest.mark.slow
+def test_every_selector_is_at_least_as_good_as_the_best_single_model(cli, data, minilm_path, tmp_path, engine):
+    """Minutes on two cores: 6,471 queries through the real MiniLM."""
+    models, table_path = tmp_path / "models", tmp_path / "table.json"
+    shared = "--cache-dir", tmp_path / "cache", "--device", "cpu"
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        trained = cli(
+            *("train", "--data-file", data / "mmlu_pro_train.jsonl.gz", "--output-dir", models),
+            *("--embedding-model", "minilm", "--knn-k", 100, *shared),
+        )
+        assert trained.status == 0, trained.err
+        validated = cli(
+            *("validate", "--data-file", data / "mmlu_pro_dev.jsonl.gz", "--models-dir", models),
+            *("--json", table_path, *shared),
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert validated.status == 0, validated.err
+    found = figures(table_path)
+    single = max(value for name, value in found.items() if name.startswith("always:"))
+    assert single == pytest.approx(0.4395, abs=5e-5)
+    assert found["random"] == pytest.approx(0.405, abs=1e-3)
+    assert found["oracle"] == pytest.approx(0.749, abs=1e-3)
+    assert found["knn"] >= 0.445
+    assert found["kmeans"] >= 0.440
+    assert found["svm"] >= 0.440
+    table, _ = read_outcomes(data / "mmlu_pro_dev.jsonl.gz")
+    features = features_of(table, minilm_path, tmp_path / "cache")[::30]
+    assert len(features) == 50
+    for algorithm in ALGORITHMS:
+        path = models / f"{algorithm}_model.json"
+        assert route_features(load_selector(path).selector, features).models == engine.decide(path, features)

@@ -1,0 +1,413 @@
+"""Texts to models: the whole path equals its parts, whatever the order, repetition and way through."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpu_select.domains import DOMAIN_NAMES, domain_index
+from gpu_select.encoder import EmbeddingCache, embed, load_encoder
+from gpu_select.errors import (
+    CandidateError,
+    ConfigError,
+    DataError,
+    DimensionError,
+    EncoderError,
+    EncoderMismatchError,
+    FileFormatError,
+    InputError,
+)
+from gpu_select.features import build_features
+from gpu_select.router import Router, Routes, route_features
+from gpu_select.selectors import KMeansSelector
+from gpu_select.wire import KMeansFile, KNNFile, LinearClassifier, RBFClassifier, SVMFile, write_selector_file
+
+DIM = 32
+MODELS = ["a", "b", "c"]
+ALGORITHMS = ["knn", "kmeans", "svm"]
+TEXTS = [
+    "what is the number of the city",
+    "explain the law of energy and force in a court",
+    "solve",
+    "list the disease of the mind",
+    "why is the market in a country of war and money and what is the answer to the question " * 3,
+    "Write a function!",
+    "year 1234567890",
+    "how many cells and how much energy",
+]
+
+each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+def features_of(rng, n):
+    embeddings = rng.normal(size=(n, DIM))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.concatenate([embeddings, np.eye(14)[rng.integers(0, 14, n)]], axis=1).astype(np.float32)
+
+
+def documents(own):
+    """A file of each kind, for an encoder of width 32."""
+    rng = np.random.default_rng(0)
+    labels = [MODELS[i] for i in rng.integers(0, 3, 60)]
+    vectors = features_of(rng, 20) / 2**0.5
+    return {
+        "knn": KNNFile(4, features_of(rng, 60), labels, rng.random(60), rng.integers(1, 10**10, 60), own=own),
+        "kmeans": KMeansFile(features_of(rng, 12), MODELS * 4, own=own),
+        "svm": SVMFile(
+            MODELS,
+            "Rbf",
+            1.0,
+            [LinearClassifier("a", rng.normal(size=DIM + 14) / 3, 0.0)],
+            [RBFClassifier(name, rng.normal(size=20), vectors, 0.0, 1.0) for name in MODELS],
+            own=own,
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder_path):
+    return load_encoder(str(tiny_encoder_path))
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory, encoder, tiny_encoder_path):
+    folder = tmp_path_factory.mktemp("models")
+    own = {"encoder": {"name": str(tiny_encoder_path), "fingerprint": encoder.fingerprint}}
+    for name, document in documents(own).items():
+        write_selector_file(folder / f"{name}_model.json", document)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def routers(models_dir, encoder):
+    return {name: Router.from_pretrained(models_dir, encoder=encoder, algorithm=name) for name in ALGORITHMS}
+
+
+@pytest.fixture(params=ALGORITHMS)
+def router(request, routers):
+    return routers[request.param]
+
+
+@pytest.fixture(scope="module")
+def queries():
+    rng = np.random.default_rng(1)
+    texts = [f"{TEXTS[i % len(TEXTS)]} {i}" for i in range(60)]
+    return texts, [DOMAIN_NAMES[i] for i in rng.integers(0, 14, 60)]
+
+
+def same(routes: Routes, other: Routes, rows=slice(None)):
+    """Equal decisions, and scores but for the rounding of another batch."""
+    np.testing.assert_allclose(routes.scores, other.scores[rows], atol=2e-5)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(routes.margins, other.margins[rows], atol=4e-5)
+    return routes.models == list(np.array(other.models)[rows])
+
+
+# ---------------------------------------------------------------- loading
+
+
+def test_the_default_algorithm_is_the_first_there_is(models_dir, encoder, tmp_path):
+    assert Router.from_pretrained(models_dir, encoder=encoder).selector.algorithm == "knn"
+    for name in ("svm", "kmeans"):
+        (tmp_path / f"{name}_model.json").write_bytes((models_dir / f"{name}_model.json").read_bytes())
+        assert Router.from_pretrained(tmp_path, encoder=encoder).selector.algorithm == name
+    assert Router.from_pretrained(models_dir / "svm_model.json", encoder=encoder).selector.algorithm == "svm"
+
+
+def test_the_default_encoder_is_the_one_the_file_names(models_dir, encoder, queries):
+    router = Router.from_pretrained(models_dir, device="cpu")
+    assert router.encoder.fingerprint == encoder.fingerprint
+    assert set(router.models) == set(MODELS)
+    assert router.route(*queries).models == Router.from_pretrained(models_dir, encoder=encoder).route(*queries).models
+
+
+def test_another_encoder_is_an_error_that_names_both(models_dir, encoder, tiny_encoder_path, write_tiny_bert, tmp_path):
+    other = load_encoder(str(write_tiny_bert(tmp_path / "other-bert", pooling="cls")))
+    assert other.fingerprint != encoder.fingerprint
+    with pytest.raises(EncoderMismatchError) as caught:
+        Router.from_pretrained(models_dir, encoder=other)
+    assert str(caught.value) == (
+        f"{models_dir / 'knn_model.json'}: trained with encoder {str(tiny_encoder_path)!r} (fingerprint "
+        f"{encoder.fingerprint[:12]}), got 'other-bert' (fingerprint {other.fingerprint[:12]}); "
+        "route with the first, or train again with the second"
+    )
+
+
+def test_vectors_of_another_length(encoder):
+    selector = KMeansSelector(torch.zeros(1, 1038), ["a"])
+    with pytest.raises(DimensionError) as caught:
+        Router(encoder, selector)
+    assert str(caught.value) == (
+        "embedding dimension mismatch: file has D = 1038 (1024 + 14), encoder gives 46 (32 + 14)"
+    )
+
+
+def test_the_golden_files_with_the_real_encoder(shared_dir, minilm_path):
+    with pytest.raises(DimensionError) as caught:
+        Router.from_pretrained(shared_dir / "golden" / "kmeans_8.json.gz", encoder=str(minilm_path), device="cpu")
+    assert str(caught.value) == (
+        "embedding dimension mismatch: file has D = 1038 (1024 + 14), encoder gives 398 (384 + 14)"
+    )
+
+
+def test_what_is_not_there(tmp_path, models_dir, encoder):
+    with pytest.raises(InputError, match=r"pretrained model not found: .* holds none of knn_model\.json"):
+        Router.from_pretrained(tmp_path, encoder=encoder)
+    for name in ("absent", "x" * 5000):
+        with pytest.raises(InputError, match="pretrained model not found"):
+            Router.from_pretrained(tmp_path / name, encoder=encoder)
+    with pytest.raises(FileFormatError, match="algorithm: expected 'svm', got 'knn'"):
+        Router.from_pretrained(models_dir / "knn_model.json", encoder=encoder, algorithm="svm")
+
+
+# ---------------------------------------------------------------- routing
+
+
+def test_the_whole_path_equals_its_parts(router, queries, engine, models_dir):
+    texts, domains = queries
+    routes = router.route(texts, domains)
+    vectors = embed(router.encoder, texts).vectors
+    features = build_features(vectors, torch.tensor([domain_index(name) for name in domains]))
+    assert same(route_features(router.selector, features.numpy()), routes)
+    assert len(set(routes.models)) == 3
+    path = models_dir / f"{router.selector.algorithm}_model.json"
+    assert routes.models == engine.decide(path, features.numpy())
+    assert routes.scores.dtype == routes.margins.dtype == np.float32
+    assert np.isfinite(routes.scores).all()
+    assert np.isfinite(routes.margins).all()
+    assert (routes.margins >= 0).all()
+
+
+def test_one_by_one_decides_like_a_batch(router, queries):
+    texts, domains = queries
+    together = router.route(texts, domains)
+    alone = [router.route([text], [domain]) for text, domain in zip(texts, domains, strict=True)]
+    joined = Routes(
+        [routes.models[0] for routes in alone],
+        np.concatenate([routes.scores for routes in alone]),
+        np.concatenate([routes.margins for routes in alone]),
+    )
+    assert same(joined, together)
+
+
+@pytest.mark.parametrize("token_budget", [1, 40, 10**6])
+def test_the_token_budget_decides_nothing(router, queries, token_budget):
+    assert same(router.route(*queries, token_budget=token_budget), router.route(*queries))
+
+
+def test_order_decides_nothing(router, queries):
+    texts, domains = queries
+    order = np.random.default_rng(2).permutation(len(texts))
+    shuffled = router.route([texts[i] for i in order], [domains[i] for i in order])
+    assert same(shuffled, router.route(texts, domains), order)
+
+
+def test_equal_queries_are_decided_once(router, queries, monkeypatch):
+    texts, domains = queries
+    rows = []
+    forward = router.forward
+    monkeypatch.setattr(router, "forward", lambda ids, *rest: rows.append(len(ids)) or forward(ids, *rest))
+    once = router.route(texts[:5], domains[:5])
+    assert sum(rows) == 5
+    thrice = router.route(texts[:5] * 3, domains[:5] * 3)
+    assert sum(rows) == 10
+    assert thrice.models == once.models * 3
+    assert thrice.scores.tolist() == once.scores.tolist() * 3
+    assert thrice.n_tokens == once.n_tokens > 0
+
+
+def test_one_text_of_two_domains_is_two_queries(routers):
+    routes = routers["kmeans"].route(["solve"] * 14, DOMAIN_NAMES)
+    assert len(set(routes.scores.tolist())) > 5
+    assert len(set(routes.models)) > 1
+
+
+def test_a_query_without_domain_is_other(router):
+    expected = router.route(TEXTS, ["other"] * len(TEXTS))
+    for domains in (None, [None] * len(TEXTS), ["engineering"] * len(TEXTS)):
+        routes = router.route(TEXTS, domains)
+        assert routes.models == expected.models
+        assert routes.scores.tolist() == expected.scores.tolist()
+    others = [router.route(TEXTS, [name] * len(TEXTS)).scores.tolist() for name in ("math", "law", "unknown")]
+    assert others != [expected.scores.tolist()] * 3
+
+
+def test_no_queries(router):
+    for domains in (None, []):
+        routes = router.route([], domains)
+        assert (routes.models, len(routes.scores), len(routes.margins)) == ([], 0, 0)
+
+
+def test_candidates(router, queries):
+    free = router.route(*queries)
+    for names in (["b"], ["c", "a"]):
+        routes = router.route(*queries, candidates=names)
+        assert set(routes.models) == set(names)
+        assert np.isinf(routes.margins).all() == (len(names) == 1)
+    assert same(router.route(*queries, candidates=MODELS), free)
+
+
+def test_the_cache_decides_nothing(router, queries, tmp_path):
+    texts, domains = queries
+    direct = router.route(texts, domains, candidates=["a", "c"])
+    cache = EmbeddingCache(tmp_path, router.encoder.fingerprint, "float32", router.encoder.dim)
+    with cache:
+        fresh = router.route(texts, domains, candidates=["a", "c"], cache=cache)
+        again = router.route(texts, domains, candidates=["a", "c"], cache=cache)
+    assert same(fresh, direct)
+    assert same(again, direct)
+    assert (fresh.n_tokens, fresh.n_cached) == (direct.n_tokens, 0)
+    assert (again.n_tokens, again.n_cached) == (0, len(texts))
+
+
+def test_truncated_texts_are_counted(routers):
+    routes = routers["svm"].route([*TEXTS, TEXTS[4]])
+    assert routes.n_truncated == 1
+    assert routes.n_tokens <= 32 * len(TEXTS)
+
+
+def test_progress_counts_distinct_queries(router):
+    done = []
+    router.route(TEXTS * 2, progress=done.append)
+    assert sum(done) == len(TEXTS)
+
+
+def test_less_memory_decides_nothing(router, queries, monkeypatch, caplog):
+    expected = router.route(*queries)
+    forward = router.forward
+
+    def small(ids_BT, *rest):
+        if len(ids_BT) > 7:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(ids_BT, *rest)
+
+    monkeypatch.setattr(router, "forward", small)
+    with caplog.at_level(logging.WARNING, "gpu_select"):
+        assert same(router.route(*queries), expected)
+    assert "out of memory; going on with batches of" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_not_finite(router, monkeypatch, value):
+    def broken(ids_BT, mask_BT):
+        vectors_Bd = torch.nn.functional.normalize(torch.ones(len(ids_BT), DIM))
+        vectors_Bd[0, 3] = value
+        return vectors_Bd
+
+    monkeypatch.setattr(router.encoder, "forward", broken)
+    with pytest.raises(
+        EncoderError, match=r"encoder tiny-bert: vectors are not finite in torch\.float32; use float32 or"
+    ):
+        router.route(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "text"),
+    [
+        ((["x", ""],), {}, DataError, "texts[1]: expected a text that is not empty, got ''"),
+        (([" \n "],), {}, DataError, "texts[0]: expected a text that is not empty, got ' \\n '"),
+        ((["x", None],), {}, DataError, "texts[1]: expected a text that is not empty, got None"),
+        (([3],), {}, DataError, "texts[0]: expected a text that is not empty, got 3"),
+        (("solve",), {}, DataError, "texts: expected a list of queries, got one text 'solve'"),
+        ((["x", "y"], ["law"]), {}, DataError, "domains: expected 2 names, one a text, got ['law']"),
+        ((["x"], "law"), {}, DataError, "domains: expected 1 names, one a text, got 'law'"),
+        (
+            (["x"], ["cooking"]),
+            {},
+            ConfigError,
+            "domain: expected one of biology, business, chemistry, computer science",
+        ),
+        ((["x"],), {"candidates": []}, CandidateError, "candidates: expected at least one of "),
+        ((["x"],), {"candidates": ["a", "gpt-9"]}, CandidateError, "candidates: expected names out of "),
+        ((["x"],), {"token_budget": -1}, ConfigError, "token_budget: expected a whole number of at least 1, got -1"),
+    ],
+)
+def test_what_cannot_be_routed(router, arguments, options, error, text):
+    with pytest.raises(error) as caught:
+        router.route(*arguments, **options)
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- ready features
+
+
+def test_ready_features_of_any_layout(routers):
+    selector = routers["svm"].selector
+    features = features_of(np.random.default_rng(3), 50)
+    expected = route_features(selector, features)
+    read_only = features.astype(np.float64)
+    read_only.flags.writeable = False
+    for other in (read_only, np.asfortranarray(features), np.repeat(features, 2, axis=0)[::2], features.astype(">f4")):
+        assert same(route_features(selector, other), expected)
+    assert route_features(selector, features[:0]).models == []
+
+
+def test_ready_features_in_blocks(routers, monkeypatch):
+    monkeypatch.setattr("gpu_select.router._SELECT_ROWS", 7)
+    for router in routers.values():
+        features = features_of(np.random.default_rng(4), 30)
+        in_blocks = route_features(router.selector, features, candidates=["a", "b"])
+        assert in_blocks.models == [
+            route_features(router.selector, f[None], candidates=["a", "b"]).models[0] for f in features
+        ]
+
+
+@pytest.mark.parametrize("shape", [(3, 45), (3, 47), (46,), (2, 3, 46)])
+def test_ready_features_of_another_width(routers, shape):
+    with pytest.raises(DimensionError, match=r"features: expected shape \(B, 46\) for this kmeans file, got "):
+        route_features(routers["kmeans"].selector, np.zeros(shape, np.float32))
+
+
+# ---------------------------------------------------------------- one forward
+
+
+class CountsOperations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+STALLS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "lift_fresh", "unique_dim"}
+"""What makes the host wait on a device: reading a number, sizes that depend on numbers, a copy from the host."""
+
+
+@each_algorithm
+def test_one_forward_never_looks_at_its_numbers(routers, monkeypatch, algorithm):
+    router = routers[algorithm]
+    ids, mask = router.encoder.tokenizer.tokenize(TEXTS).padded(np.arange(len(TEXTS)))
+    inputs = torch.from_numpy(ids), torch.from_numpy(mask), torch.arange(len(TEXTS))
+    candidates = router.selector.candidate_mask(["a", "b"])
+    if algorithm == "knn":  # on a CPU the row search takes shortcuts; on a device, and when compiled, it does not
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with torch.inference_mode(), CountsOperations() as operations:
+        router(*inputs)
+        router(*inputs, candidates)
+    assert "argmax" in operations.names
+    assert [name for name in operations.names if name in STALLS] == []
+
+
+@each_algorithm
+def test_one_forward_gives_what_route_gives(routers, algorithm):
+    router = routers[algorithm]
+    ids, mask = router.encoder.tokenizer.tokenize(TEXTS).padded(np.arange(len(TEXTS)))
+    with torch.inference_mode():
+        choice = router(torch.from_numpy(ids), torch.from_numpy(mask), torch.full((len(TEXTS),), domain_index("other")))
+    assert choice.model.dtype == torch.int64
+    joined = Routes([router.models[m] for m in choice.model.tolist()], choice.score.numpy(), choice.margin.numpy())
+    assert same(joined, router.route(TEXTS))
+
+
+def test_a_router_is_a_module(routers):
+    router = routers["knn"]
+    assert router.eval() is router
+    assert not any(parameter.requires_grad for parameter in router.parameters())
+    assert dict(router.named_children()).keys() == {"encoder", "selector"}
