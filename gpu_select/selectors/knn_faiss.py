@@ -37,6 +37,7 @@ class FlatSearch:
         self._faiss = _faiss()
         self._vectors_UD = np.ascontiguousarray(vectors_UD.cpu().numpy())
         self._indexes: dict[tuple[torch.device, bytes], tuple[Any, Tensor]] = {}
+        self._resources: Any = None
 
     def __call__(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Search`."""
@@ -70,7 +71,9 @@ class FlatSearch:
                     raise MissingDependencyError(
                         "faiss-gpu", "the KNN backend faiss on CUDA", "'gpu-select[faiss-gpu]'"
                     )
-                index = self._faiss.index_cpu_to_gpu(self._faiss.StandardGpuResources(), device.index or 0, index)
+                # the index works in these for as long as it lives, and FAISS does not own them
+                self._resources = self._resources or self._faiss.StandardGpuResources()
+                index = self._faiss.index_cpu_to_gpu(self._resources, device.index or 0, index)
             self._indexes[key] = index, members.to(device)
         return self._indexes[key]
 
