@@ -215,11 +215,20 @@ def test_faiss_decides_like_torch(route):
 
 
 @pytest.mark.parametrize("budget", [1, 40, 100_000])
-def test_the_token_budget_decides_nothing(route, budget):
+def test_the_token_budget_bounds_batches_and_decides_nothing(route, monkeypatch, budget):
     rows = log_rows(40)
     _, usual = route(rows)
+    forward, batches = Encoder.forward, []
+
+    def noting(self, ids_BT, mask_BT):
+        batches.append(ids_BT.shape)
+        return forward(self, ids_BT, mask_BT)
+
+    monkeypatch.setattr(Encoder, "forward", noting)
     done, out = route(rows, "--token-budget", budget)
     assert done.status == 0
+    assert all(n_rows == 1 or n_rows * n_tokens <= budget for n_rows, n_tokens in batches)
+    assert len(batches) == {1: 40, 100_000: 1}.get(budget, len(batches))
     assert [row["model"] for row in out] == [row["model"] for row in usual]
     np.testing.assert_allclose([row["score"] for row in out], [row["score"] for row in usual], rtol=1e-4)
 
@@ -470,7 +479,8 @@ def test_a_single_candidate_has_no_margin(route):
     ("candidates", "text"),
     [("sim-math-7b,gpt-9", "names out of sim-"), ("", "at least one of sim-"), (" , ", "at least one of sim-")],
 )
-def test_bad_candidates(route, tmp_path, candidates, text):
+def test_bad_candidates_are_noticed_before_the_encoder_loads(route, tmp_path, monkeypatch, candidates, text):
+    monkeypatch.setattr("gpu_select.encoder.load_encoder", None)
     done, _ = route(log_rows(3), "--algorithm", "svm", "--candidates", candidates)
     check_failed(done, f"error: candidates: expected {text}", tmp_path)
 

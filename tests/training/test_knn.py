@@ -74,6 +74,12 @@ def test_the_estimate_and_the_weight_on_a_case_worked_by_hand():
     np.testing.assert_allclose(document.qualities_N, 1000 * np.array(leads), atol=1e-3)
 
 
+def test_the_weight_is_the_lead_over_the_runner_up():
+    features, _ = clusters(9, 1)
+    utility = np.tile([0.2, 0.9, 0.7], (9, 1))
+    np.testing.assert_allclose(fit_knn(features, ["a", "b", "c"], utility, n_neighbors=5).qualities_N, 200, atol=0.01)
+
+
 def test_a_row_with_a_large_lead_outvotes_many_with_a_small_one():
     features, owner = clusters(49, 2, dim=2)
     utility = np.where(owner[:, None] == 0, [0.51, 0.50], [0.0, 1.0])
