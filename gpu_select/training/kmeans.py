@@ -14,7 +14,8 @@ from gpu_select.wire import KMeansFile
 
 __all__ = ["fit_centroids", "fit_kmeans"]
 
-_N_INIT = 10
+_N_INIT = 20
+"""Runs. With ten, two seeds of four ended 1.4 % above the best inertia known on 8 clusters of real queries."""
 _MAX_ITERATIONS = 300
 _TOLERANCE = 1e-4
 
@@ -40,7 +41,7 @@ def fit_kmeans(
 
 
 def fit_centroids(features_QD: Tensor, *, n_clusters: int, seed: int) -> tuple[Tensor, Tensor, float]:
-    """The best of ten runs of Lloyd's algorithm.
+    """The best of twenty runs of Lloyd's algorithm.
 
     Args:
         features_QD: (Q, D) float32.
