@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from gpu_select.selectors.fixed_linear import FixedLinear
 
-__all__ = ["BFloat16Search", "Float32Search", "Search", "has_fast_bfloat16"]
+__all__ = ["BFloat16Search", "Float32Search", "Search", "has_fast_bfloat16", "summing_error"]
 
-_UNIT_FLOAT32 = 2.0**-24
 _ROUNDING_BFLOAT16 = 2.0**-8
 """Twice the relative error of rounding to bfloat16."""
 
@@ -68,6 +67,15 @@ class Float32Search(nn.Module):
             approx_bU.masked_fill_(~allowed_bU, torch.inf)
         approx_bn, vector_bn = torch.topk(approx_bU, n, dim=1, largest=False)
         return approx_bn, vector_bn
+
+
+def summing_error(n_terms: int) -> float:
+    """Largest relative error of a float32 product of `n_terms` terms and the few operations around it.
+
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a product of n terms is off by at
+    most gamma_n |x||u| in any order of summation.
+    """
+    return 2.0**-24 * (n_terms + 8)
 
 
 def has_fast_bfloat16() -> bool:
@@ -128,7 +136,7 @@ class BFloat16Search:
         kept_b1 = torch.linalg.vector_norm(low_bD.float(), dim=1, keepdim=True)
         lost_b1 = torch.linalg.vector_norm(x_bD - low_bD.float(), dim=1, keepdim=True)
         products_b1 = lost_b1 * self._longest + kept_b1 * self._vector_error
-        summing_b1 = _UNIT_FLOAT32 * (x_bD.shape[1] + 8) * (kept_b1 + self._longest + self._vector_error).square()
+        summing_b1 = summing_error(x_bD.shape[1]) * (kept_b1 + self._longest + self._vector_error).square()
         error_b1: Tensor = 2 * products_b1 + summing_b1 + self._norm_error
         return error_b1
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, Search, has_fast_bfloat16
+from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, Search, has_fast_bfloat16, summing_error
 
 __all__ = ["Backend", "RowIndex"]
 
@@ -166,12 +166,7 @@ class RowIndex(nn.Module):
         return out_bn
 
     def _error(self, x_bD: Tensor) -> Tensor:
-        """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2).
-
-        Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: a product of n terms is off by at
-        most gamma_n |x||u| in any order of summation.
-        """
-        unit = 2.0**-24 * (self.flat.vectors.shape[1] + 8)
+        """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2)."""
         length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
-        error_b1: Tensor = (length_b1 + self.longest).square() * unit
+        error_b1: Tensor = (length_b1 + self.longest).square() * summing_error(x_bD.shape[1])
         return error_b1
