@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
+import torch
 
 # the tests' problems are small: on a busy machine, more threads cost more than they give
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# read when triton is first imported: without a GPU its kernels run on the CPU, slowly
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # a busy machine makes single examples slow, which says nothing about the code
 hypothesis.settings.register_profile("gpu_select", deadline=None)
