@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from gpu_select.encoder import (
     DtypeName,
     EmbeddingCache,
     Encoder,
+    Tokenized,
     default_token_budget,
     embed,
     load_encoder,
@@ -27,8 +29,9 @@ from gpu_select.encoder import (
 from gpu_select.errors import DataError, DimensionError, EncoderError, brief
 from gpu_select.features import build_features
 from gpu_select.selectors import Backend, Choice, Selector, choose
+from gpu_select.stages import StageTimes
 
-__all__ = ["DEFAULT_ENCODER", "Router", "Routes", "route_features"]
+__all__ = ["DEFAULT_ENCODER", "Pending", "Prepared", "Router", "Routes", "route_features"]
 
 DEFAULT_ENCODER = "qwen3"
 
@@ -146,7 +149,6 @@ class Router(nn.Module):
         # some rows come out as the nearest of a NaN, too, and their votes are finite
         return choice._replace(score=choice.score + 0 * embeddings_Bd.sum(dim=1))
 
-    @torch.inference_mode()
     def route(
         self,
         texts: Sequence[str],
@@ -163,7 +165,7 @@ class Router(nn.Module):
             texts: N queries.
             domains: N domain names, None for a query without one; by default all are "other".
             candidates: names of the models to choose from; by default all.
-            token_budget: padded tokens a batch; by default what suits the device.
+            token_budget: tokens a batch; by default what suits the device.
             cache: embeddings are looked up here first, and new ones are added.
             progress: called with the number of distinct queries done since the last call.
 
@@ -173,38 +175,72 @@ class Router(nn.Module):
             CandidateError: no candidate, or an unknown one.
             DeviceError: not even one query fits on the device.
         """
+        prepared = self.prepare(texts, domains, tokenize=cache is None)
+        return self.decide(
+            prepared, candidates=candidates, token_budget=token_budget, cache=cache, progress=progress
+        ).routes()
+
+    def prepare(
+        self, texts: Sequence[str], domains: Sequence[str | None] | None = None, *, tokenize: bool = True
+    ) -> Prepared:
+        """The host's part of `route`, which any thread may do: check, find equal queries, tokenise.
+
+        Args:
+            texts, domains: as in `route`.
+            tokenize: without it, `decide` needs a cache.
+        """
         slots = _slots(texts, domains)
         first_row: dict[tuple[str, int], int] = {}
         distinct_of = np.array(
             [first_row.setdefault(key, len(first_row)) for key in zip(texts, slots, strict=True)], int
         )
         queries = [text for text, _ in first_row]
-        domain_N = torch.tensor([slot for _, slot in first_row], dtype=torch.int64).to(self.encoder.device)
-        mask = None if candidates is None else self.selector.candidate_mask(candidates)
-        if cache is None:
-            routed = self._forward_all(queries, domain_N, mask, token_budget, progress)
-        else:
-            embedded = embed(self.encoder, queries, token_budget=token_budget, cache=cache, progress=progress)
-            choice = _in_blocks(
-                lambda rows: self.select(embedded.vectors[rows].to(domain_N.device), domain_N[rows], mask), len(queries)
-            )
-            routed = choice, embedded.n_tokens, embedded.n_truncated, embedded.n_cached
-        return _routes(self.models, routed[0], distinct_of, *routed[1:])
+        slot_N = np.array([slot for _, slot in first_row], np.int64)
+        return Prepared(queries, slot_N, distinct_of, self.encoder.tokenizer.tokenize(queries) if tokenize else None)
 
-    def _forward_all(
+    @torch.inference_mode()
+    def decide(
         self,
-        queries: list[str],
-        domain_N: Tensor,
-        mask: Tensor | None,
-        token_budget: int | None,
-        progress: Callable[[int], None] | None,
-    ) -> tuple[Choice, int, int, int]:
-        tokenized = self.encoder.tokenizer.tokenize(queries)
+        prepared: Prepared,
+        *,
+        candidates: Sequence[str] | None = None,
+        token_budget: int | None = None,
+        cache: EmbeddingCache | None = None,
+        progress: Callable[[int], None] | None = None,
+        times: StageTimes | None = None,
+    ) -> Pending:
+        """The device's part of `route`. On CUDA it returns while the device still computes.
+
+        Args:
+            prepared: from `prepare`.
+            times: gets the time of transfer, encoding and selection.
+            candidates, token_budget, cache, progress: as in `route`.
+        """
+        times = times or StageTimes()
+        domain_N = torch.from_numpy(prepared.slot_N).to(self.encoder.device)
+        mask = None if candidates is None else self.selector.candidate_mask(candidates)
+        if prepared.tokenized is None:
+            assert cache is not None
+            with times.host("encode"):
+                embedded = embed(
+                    self.encoder, prepared.queries, token_budget=token_budget, cache=cache, progress=progress
+                )
+            with times.on_device("select", domain_N.device):
+                choice = _in_blocks(
+                    lambda rows: self.select(embedded.vectors[rows].to(domain_N.device), domain_N[rows], mask),
+                    len(prepared.queries),
+                )
+            counts = embedded.n_tokens, embedded.n_truncated, embedded.n_cached
+            return Pending(self, prepared, [(np.arange(len(prepared.queries)), choice)], counts)
+        tokenized = prepared.tokenized
         parts: list[tuple[NDArray[np.int64], Choice]] = []
 
         def run(ids_BT: Tensor, mask_BT: Tensor, rows: NDArray[np.int64]) -> None:
             index_B = torch.from_numpy(rows).to(domain_N.device, non_blocking=True)
-            parts.append((rows, self(ids_BT, mask_BT, domain_N[index_B], mask)))
+            with times.on_device("encode", domain_N.device):
+                embeddings_Bd = self.encoder(ids_BT, mask_BT)
+            with times.on_device("select", domain_N.device):
+                parts.append((rows, self.select(embeddings_Bd, domain_N[index_B], mask)))
             if progress is not None:
                 progress(len(rows))
 
@@ -215,15 +251,66 @@ class Router(nn.Module):
             device=self.encoder.device,
             run=run,
         )
-        # results stay on the device until here: one copy, not one a batch
-        back = np.argsort(np.concatenate([rows for rows, _ in parts])) if parts else np.empty(0, int)
-        joined = [torch.cat(column).cpu()[back] for column in zip(*(choice for _, choice in parts), strict=True)]
+        return Pending(self, prepared, parts, (len(tokenized.ids), int(tokenized.truncated.sum()), 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Queries that are checked and tokenised."""
+
+    queries: list[str]
+    """The distinct queries."""
+    slot_N: NDArray[np.int64]
+    """(N,) the domain's slot of each distinct query."""
+    distinct_of: NDArray[np.int64]
+    """The distinct query behind each text."""
+    tokenized: Tokenized | None
+    """Of the distinct queries."""
+
+
+class Pending:
+    """Decisions that the device may still be working on."""
+
+    def __init__(
+        self,
+        router: Router,
+        prepared: Prepared,
+        parts: list[tuple[NDArray[np.int64], Choice]],
+        counts: tuple[int, int, int],
+    ) -> None:
+        self._router = router
+        self._prepared = prepared
+        self._counts = counts
+        self._back = np.argsort(np.concatenate([rows for rows, _ in parts])) if parts else np.empty(0, int)
+        # results stay on the device until all batches are enqueued: one copy, not one a batch
+        joined = [torch.cat(column) for column in zip(*(choice for _, choice in parts), strict=True)]
         choice = Choice(*joined) if joined else _nothing()
+        self._copied: Any = None
+        if choice.model.is_cuda:
+            choice = Choice(*(_to_pinned(column) for column in choice))
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+        self._choice = choice
+
+    def routes(self) -> Routes:
+        """The decisions, once they are there; any thread may ask.
+
+        Raises:
+            EncoderError: vectors that are not finite.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+        choice = Choice(*(column.cpu()[self._back] for column in self._choice))
+        encoder = self._router.encoder
         if not torch.isfinite(choice.score).all():
             raise EncoderError(
-                f"encoder {self.encoder.name}: vectors are not finite in {self.encoder.dtype}; use float32 or bfloat16"
+                f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"
             )
-        return choice, len(tokenized.ids), int(tokenized.truncated.sum()), 0
+        return _routes(self._router.models, choice, self._prepared.distinct_of, *self._counts)
+
+
+def _to_pinned(column: Tensor) -> Tensor:
+    return torch.empty_like(column, device="cpu", pin_memory=True).copy_(column, non_blocking=True)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ RANKS = {
     "config": 1,
     "domains": 1,
     "simulation_templates": 1,
+    "stages": 1,
     "wire": 1,
     "features": 2,
     "encoder": 2,
