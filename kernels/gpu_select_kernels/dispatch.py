@@ -28,7 +28,8 @@ def resolve_impl(impl: Impl, tensor: Tensor) -> Literal["torch", "triton"]:
     if impl not in ("auto", "torch", "triton"):
         raise ValueError(f"impl: expected auto, torch or triton, got {impl!r}")
     if impl == "auto":
-        fused = tensor.is_cuda and _has_triton() and not torch.compiler.is_compiling()
+        # the compiler's own question comes first: it cannot trace the search for the package
+        fused = not torch.compiler.is_compiling() and tensor.is_cuda and _has_triton()
         return "triton" if fused else "torch"
     if impl == "triton":
         if not _has_triton():
