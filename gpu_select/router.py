@@ -19,8 +19,8 @@ from gpu_select.encoder import (
     DtypeName,
     EmbeddingCache,
     Encoder,
+    TokenBatch,
     Tokenized,
-    default_token_budget,
     embed,
     load_encoder,
     resolve_device,
@@ -140,14 +140,33 @@ class Router(nn.Module):
         """
         return self.select(self.encoder(input_ids_BT, attention_mask_BT), domain_B, candidates)
 
+    def decide_batch(
+        self, batch: TokenBatch, domain_B: Tensor, candidates: Tensor | None = None, times: StageTimes | None = None
+    ) -> Choice:
+        """`forward` for texts that are packed without padding.
+
+        Args:
+            batch: B texts on the router's device.
+            times: gets the time of encoding and selection.
+            domain_B, candidates: as in `forward`.
+        """
+        times = times or StageTimes()
+        with times.on_device("encode", batch.device):
+            features_BD = self.encoder.encode(batch, domain_B, n_domains=N_DOMAINS)
+        with times.on_device("select", batch.device):
+            return self._select(features_BD, candidates)
+
     def select(self, embeddings_Bd: Tensor, domain_B: Tensor, candidates: Tensor | None = None) -> Choice:
         """Decide on ready embeddings: (B, d) float32 of unit norm; the rest as in `forward`.
 
         The score of an embedding that is not finite is NaN.
         """
-        choice = choose(self.selector(build_features(embeddings_Bd, domain_B), candidates))
+        return self._select(build_features(embeddings_Bd, domain_B), candidates)
+
+    def _select(self, features_BD: Tensor, candidates: Tensor | None) -> Choice:
+        choice = choose(self.selector(features_BD, candidates))
         # some rows come out as the nearest of a NaN, too, and their votes are finite
-        return choice._replace(score=choice.score + 0 * embeddings_Bd.sum(dim=1))
+        return choice._replace(score=choice.score + 0 * features_BD.sum(dim=1))
 
     def route(
         self,
@@ -235,22 +254,13 @@ class Router(nn.Module):
         tokenized = prepared.tokenized
         parts: list[tuple[NDArray[np.int64], Choice]] = []
 
-        def run(ids_BT: Tensor, mask_BT: Tensor, rows: NDArray[np.int64]) -> None:
+        def run(batch: TokenBatch, rows: NDArray[np.int64]) -> None:
             index_B = torch.from_numpy(rows).to(domain_N.device, non_blocking=True)
-            with times.on_device("encode", domain_N.device):
-                embeddings_Bd = self.encoder(ids_BT, mask_BT)
-            with times.on_device("select", domain_N.device):
-                parts.append((rows, self.select(embeddings_Bd, domain_N[index_B], mask)))
+            parts.append((rows, self.decide_batch(batch, domain_N[index_B], mask, times)))
             if progress is not None:
                 progress(len(rows))
 
-        run_batches(
-            tokenized,
-            token_budget=token_budget or default_token_budget(self.encoder.device),
-            max_rows=None,
-            device=self.encoder.device,
-            run=run,
-        )
+        run_batches(self.encoder, tokenized, run, token_budget=token_budget, times=times)
         return Pending(self, prepared, parts, (len(tokenized.ids), int(tokenized.truncated.sum()), 0))
 
 

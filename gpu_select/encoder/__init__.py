@@ -6,6 +6,7 @@ from gpu_select.encoder.cache import EmbeddingCache
 from gpu_select.encoder.device import DtypeName, resolve_device, resolve_dtype
 from gpu_select.encoder.embedding import Embedded, embed
 from gpu_select.encoder.loading import load_encoder
+from gpu_select.encoder.packing import TokenBatch, pack
 from gpu_select.encoder.registry import ENCODERS, EncoderSpec
 from gpu_select.encoder.resolve import resolve_encoder
 from gpu_select.encoder.settings import EncoderSettings
@@ -19,11 +20,13 @@ __all__ = [
     "Encoder",
     "EncoderSettings",
     "EncoderSpec",
+    "TokenBatch",
     "Tokenized",
     "Tokenizer",
     "default_token_budget",
     "embed",
     "load_encoder",
+    "pack",
     "resolve_device",
     "resolve_dtype",
     "resolve_encoder",

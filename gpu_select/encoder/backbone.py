@@ -5,19 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from gpu_select_kernels.pool import pool_features
 from torch import Tensor, nn
 
+from gpu_select.encoder.bert import BertBackbone
+from gpu_select.encoder.layouts import PaddedLayout, packed_layout
+from gpu_select.encoder.linear import Linear
+from gpu_select.encoder.packing import TokenBatch
 from gpu_select.encoder.pooling import left_align, pool
+from gpu_select.encoder.qwen3 import Qwen3Backbone
+from gpu_select.encoder.registry import Pooling
 from gpu_select.encoder.settings import EncoderSettings
 from gpu_select.encoder.tokens import Tokenizer
+from gpu_select.encoder.transformers_backbone import TransformersBackbone, padded
 
-__all__ = ["Encoder"]
+__all__ = ["Backbone", "Encoder", "backbone_of"]
+
+Backbone = BertBackbone | Qwen3Backbone | TransformersBackbone
+
+_TILE = {"cpu": 256, "cuda": 4096}
+"""Rows that a deterministic encoder multiplies at once."""
+
+
+def backbone_of(model: Any, pooling: Pooling) -> Backbone:
+    """The fastest form of a model of transformers: packed for BERT and Qwen3, else the model itself.
+
+    Args:
+        model: a `PreTrainedModel`, which must not be used afterwards; weights are shared where they can be.
+        pooling: which token vectors make a text's vector.
+    """
+    return BertBackbone.of(model, pooling) or Qwen3Backbone.of(model, pooling) or TransformersBackbone(model, pooling)
 
 
 class Encoder(nn.Module):
     """A transformer with its pooling. `load_encoder` makes one."""
 
-    def __init__(self, backbone: nn.Module, tokenizer: Tokenizer, *, name: str, fingerprint: str, dim: int) -> None:
+    def __init__(self, backbone: Backbone, tokenizer: Tokenizer, *, name: str, fingerprint: str, dim: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -28,6 +51,8 @@ class Encoder(nn.Module):
         """Hex sha256 of what determines the vectors: weights, config, tokenizer, settings; not dtype or path."""
         self.dim = dim
         """Length of a vector."""
+        self.deterministic = False
+        """Whether a text's vector has the same bits in every batch; see `make_deterministic`."""
 
     @property
     def settings(self) -> EncoderSettings:
@@ -44,8 +69,24 @@ class Encoder(nn.Module):
         """Where the weights are."""
         return next(self.backbone.parameters()).device
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether batches are computed without padding."""
+        return not isinstance(self.backbone, TransformersBackbone)
+
+    def make_deterministic(self) -> None:
+        """Give a text the same bits in whatever batch it is, from `encode` on this device.
+
+        Matrix products then run over tiles of fixed shape, and attention does not split its sums. A model that takes
+        no packed batches gets its texts one by one.
+        """
+        self.deterministic = True
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.tile = _TILE.get(self.device.type, _TILE["cpu"])
+
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-        """One unit vector a text. Nothing here waits for the device.
+        """One unit vector a text, from a padded batch. Nothing here waits for the device.
 
         Args:
             input_ids_BT: (B, T) int64.
@@ -55,5 +96,30 @@ class Encoder(nn.Module):
             (B, dim) float32 of L2 norm 1.
         """
         ids_BT, mask_BT = left_align(input_ids_BT, attention_mask_BT.bool())
-        output: Any = self.backbone(input_ids=ids_BT, attention_mask=mask_BT.long())
-        return pool(output.last_hidden_state, mask_BT, self.settings.pooling)
+        if isinstance(self.backbone, TransformersBackbone):
+            return pool(self.backbone(ids_BT, mask_BT), mask_BT, self.settings.pooling)
+        positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
+        hidden = self.backbone(ids_BT.flatten(), positions_BT.flatten(), PaddedLayout(mask_BT))
+        return pool(hidden, mask_BT, self.settings.pooling)
+
+    def encode(self, batch: TokenBatch, domain_B: Tensor | None = None, *, n_domains: int = 0) -> Tensor:
+        """One unit vector a text, from a packed batch, with its one-hot domain behind it. No host sync.
+
+        Args:
+            batch: B texts, on the encoder's device.
+            domain_B: (B,) int64 slots under n_domains; none for plain vectors.
+            n_domains: width of the one-hot.
+        Returns:
+            (B, dim + n_domains) float32.
+        """
+        offsets_B1, picked = batch.offsets_B1, self.settings.pooling != "mean"
+        if isinstance(self.backbone, TransformersBackbone):
+            hidden, picked = self(*padded(batch, self.tokenizer.pad_id)), True
+        else:
+            layout = packed_layout(batch, self.dtype, self.backbone.head_dim, deterministic=self.deterministic)
+            hidden = self.backbone(batch.ids_T, batch.positions_T, layout)
+        if picked:  # one vector a text
+            offsets_B1 = torch.arange(len(offsets_B1), dtype=torch.int32, device=offsets_B1.device)
+        return pool_features(
+            hidden, offsets_B1, domain_B, n_domains=n_domains, pooling="cls" if picked else self.settings.pooling
+        )

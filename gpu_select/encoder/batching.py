@@ -8,10 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from gpu_select.encoder.backbone import Encoder
+from gpu_select.encoder.packing import TokenBatch, pack
 from gpu_select.encoder.tokens import Tokenized
 from gpu_select.errors import ConfigError, DeviceError
+from gpu_select.stages import StageTimes
 
 __all__ = ["default_token_budget", "run_batches", "token_batches"]
 
@@ -19,19 +21,20 @@ _log = logging.getLogger("gpu_select")
 
 
 def default_token_budget(device: torch.device) -> int:
-    """Padded tokens a batch that keep a device of this kind busy."""
+    """Tokens a batch that keep a device of this kind busy."""
     return {"cpu": 2048, "cuda": 65_536}.get(device.type, 16_384)
 
 
 def token_batches(
-    lengths: NDArray[np.int64], token_budget: int, max_rows: int | None = None
+    lengths: NDArray[np.int64], token_budget: int, max_rows: int | None = None, *, padded: bool = False
 ) -> list[NDArray[np.int64]]:
     """Split texts into batches of similar length, the longest first, so that memory runs out early or never.
 
     Args:
         lengths: (N,) tokens a text.
-        token_budget: most rows x longest row of a batch; a longer text makes a batch of its own.
+        token_budget: most tokens of a batch; a longer text makes a batch of its own.
         max_rows: most texts in a batch.
+        padded: whether every text of a batch counts as long as its longest.
     Returns:
         Index arrays that together hold each of 0..N-1 once. Equal lengths keep their order.
     Raises:
@@ -40,48 +43,63 @@ def token_batches(
     for field, value in (("token_budget", token_budget), ("batch_size", max_rows)):
         if value is not None and value < 1:
             raise ConfigError(field, value, "a whole number of at least 1")
-    order = np.argsort(-np.asarray(lengths), kind="stable")
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    end_N = np.cumsum(lengths[order])
     batches = []
     start = 0
     while start < len(order):
-        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
-        end = start + (rows if max_rows is None else min(rows, max_rows))
+        if padded:
+            end = start + token_budget // max(1, int(lengths[order[start]]))
+        else:
+            before = end_N[start] - lengths[order[start]]
+            end = int(np.searchsorted(end_N, before + token_budget, side="right"))
+        end = max(end, start + 1)
+        end = end if max_rows is None else min(end, start + max_rows)
         batches.append(order[start:end])
         start = end
     return batches
 
 
 def run_batches(
+    encoder: Encoder,
     tokenized: Tokenized,
+    run: Callable[[TokenBatch, NDArray[np.int64]], None],
     *,
-    token_budget: int,
-    max_rows: int | None,
-    device: torch.device,
-    run: Callable[[Tensor, Tensor, NDArray[np.int64]], None],
+    token_budget: int | None = None,
+    max_rows: int | None = None,
+    times: StageTimes | None = None,
 ) -> None:
-    """Hand each batch to `run` on the device, in smaller batches once memory runs out.
+    """Hand each batch to `run` on the encoder's device, in smaller batches once memory runs out.
 
     Args:
+        encoder: what `run` feeds.
         tokenized: N texts.
-        token_budget: padded tokens a batch.
+        run: called with a batch and its (B,) text numbers. A call that runs out of memory is repeated with fewer texts.
+        token_budget: tokens a batch; by default what suits the device.
         max_rows: texts a batch; None for as many as the budget allows.
-        device: where `run` wants its tensors.
-        run: called with ids (B, T) int64, mask (B, T) bool and (B,) text numbers. A call that runs out of memory is
-            repeated with fewer texts.
+        times: gets the time of the transfers.
     Raises:
         ConfigError: a budget or row count under 1.
         DeviceError: not even one text fits.
     """
+    device, times = encoder.device, times or StageTimes()
+    if token_budget is None:
+        token_budget = default_token_budget(device)
+    if encoder.deterministic and not encoder.takes_packed:
+        max_rows = 1  # the shape of a padded batch hangs on its longest text
     left = np.arange(len(tokenized))
     lengths = tokenized.lengths
     warned = False
     while len(left):
         failed = None
-        batches = [left[batch] for batch in token_batches(lengths[left], token_budget, max_rows)]
+        split = token_batches(lengths[left], token_budget, max_rows, padded=not encoder.takes_packed)
+        batches = [left[batch] for batch in split]
         for number, rows in enumerate(batches):
-            ids, mask = tokenized.padded(rows)
             try:
-                run(_to_device(ids, device), _to_device(mask, device), rows)
+                with times.host("transfer"):
+                    batch = pack(tokenized, rows, device)
+                run(batch, rows)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -103,13 +121,6 @@ def run_batches(
             _log.warning("device %s: out of memory; going on with batches of %d tokens", device, token_budget)
             warned = True
         left = np.sort(np.concatenate(batches[failed:]))
-
-
-def _to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":  # only pinned memory is copied while the device computes
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpu_select.encoder.backbone import Encoder
-from gpu_select.encoder.batching import default_token_budget, run_batches
+from gpu_select.encoder.batching import run_batches
 from gpu_select.encoder.cache import EmbeddingCache
+from gpu_select.encoder.packing import TokenBatch
 from gpu_select.encoder.tokens import check_texts
 from gpu_select.errors import EncoderError
 
@@ -50,7 +51,7 @@ def embed(
     Args:
         encoder: from `load_encoder`.
         texts: N texts.
-        token_budget: padded tokens a batch; by default what suits the encoder's device.
+        token_budget: tokens a batch; by default what suits the encoder's device.
         batch_size: most texts a batch; by default as many as the budget allows.
         cache: looked up first, and given every new vector; it must be of this encoder and dtype.
         progress: called with the number of texts that came to be done since the last call.
@@ -81,19 +82,13 @@ def embed(
         n_tokens += len(tokenized.ids)
         n_truncated += int(copies[window[tokenized.truncated]].sum())
 
-        def run(ids_BT: Tensor, mask_BT: Tensor, rows: NDArray[np.int64], window: NDArray[np.int64] = window) -> None:
+        def run(batch: TokenBatch, rows: NDArray[np.int64], window: NDArray[np.int64] = window) -> None:
             with torch.inference_mode():
-                vectors[window[rows]] = encoder(ids_BT, mask_BT).cpu().numpy()
+                vectors[window[rows]] = encoder.encode(batch).cpu().numpy()
             if progress is not None:
                 progress(int(copies[window[rows]].sum()))
 
-        run_batches(
-            tokenized,
-            token_budget=default_token_budget(encoder.device) if token_budget is None else token_budget,
-            max_rows=batch_size,
-            device=encoder.device,
-            run=run,
-        )
+        run_batches(encoder, tokenized, run, token_budget=token_budget, max_rows=batch_size)
         if not np.isfinite(vectors[window]).all():
             raise EncoderError(
                 f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_select.encoder.attention import use_sync_free_attention
-from gpu_select.encoder.backbone import Encoder
+from gpu_select.encoder.backbone import Encoder, backbone_of
 from gpu_select.encoder.checkpoint import VOCABULARY_FILES, fingerprint, weight_files
 from gpu_select.encoder.device import DtypeName, resolve_device, resolve_dtype
 from gpu_select.encoder.quiet import quiet
@@ -100,7 +99,6 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Encoder:
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise EncoderError(f"{folder}: expected all weights of a {config.model_type} model, got none for {missing[0]}")
-    use_sync_free_attention(model)
 
     rows = model.get_input_embeddings().num_embeddings
     largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
@@ -117,7 +115,8 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Encoder:
     )
     digest = fingerprint(folder, dataclasses.asdict(settings).items())
     shown = folder.resolve().name if local_folder(name) else name
-    encoder = Encoder(model, tokenizer, name=shown, fingerprint=digest, dim=dim)
+    backbone = backbone_of(model, settings.pooling)
+    encoder = Encoder(backbone, tokenizer, name=shown, fingerprint=digest, dim=dim)
     return encoder.eval().requires_grad_(False)
 
 

@@ -29,22 +29,18 @@ def left_align(input_ids_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     return input_ids_BT.gather(1, source_BT), mask_BT.gather(1, source_BT)
 
 
-def pool(hidden_BTD: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
-    """One unit vector a row.
+def pool(hidden: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
+    """One unit vector a row of a padded batch.
 
     Args:
-        hidden_BTD: (B, T, D) token vectors in any floating dtype.
-        mask_BT: (B, T) bool, True first (`left_align`).
+        hidden: for `mean` (B * T, D) token vectors, else (B, D) those that were picked, in any floating dtype.
+        mask_BT: (B, T) bool, True on tokens.
         pooling: last, mean or cls.
     Returns:
         (B, D) float32 of L2 norm 1; sums run in float32.
     """
-    if pooling == "cls":
-        pooled_BD = hidden_BTD[:, 0].float()
-    elif pooling == "last":
-        last_B = (mask_BT.sum(dim=1) - 1).clamp(min=0)
-        pooled_BD = hidden_BTD.gather(1, last_B[:, None, None].expand(-1, 1, hidden_BTD.shape[2])).squeeze(1).float()
-    else:
+    pooled_BD = hidden.float()
+    if pooling == "mean":
         # the mean points where the sum points, and only the direction is kept
-        pooled_BD = (hidden_BTD.float() * mask_BT[..., None]).sum(dim=1)
+        pooled_BD = (torch.unflatten(pooled_BD, 0, mask_BT.shape) * mask_BT[..., None]).sum(dim=1)
     return functional.normalize(pooled_BD, dim=1)

@@ -1,0 +1,86 @@
+"""Linear layers whose weights stay: through oneDNN with the weights packed once on x86 CPUs, plain elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Linear"]
+
+
+class Linear(nn.Module):
+    """x W^T + b, with what follows it in a transformer.
+
+    On x86 CPUs the product goes through oneDNN: it picks its kernels by what the CPU has, whereas the MKL behind
+    `torch.mm` runs at half its speed on AMD's, and it does the activation or the sum while the result is in the cache.
+
+    Args:
+        weight_OI: (O, I).
+        bias_O: (O,), or None.
+
+    Attributes:
+        tile: rows that are multiplied at once, the last of them filled up with zeros: libraries choose the order of
+            their sums by the shape, so that only equal shapes give a row the same bits in any batch. None for all rows
+            at once.
+    """
+
+    bias: Tensor | None
+    tile: int | None = None
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight_OI.detach().contiguous(), requires_grad=False)
+        self.bias = None if bias_O is None else nn.Parameter(bias_O.detach(), requires_grad=False)
+        self._packed: Tensor | None = None
+
+    def forward(self, x_NI: Tensor, *, gelu: bool = False, add_NO: Tensor | None = None) -> Tensor:
+        """(N, I) -> (N, O), then GELU (the exact one) or the sum with `add_NO`."""
+        if self.tile is None:
+            return self._product(x_NI, gelu, add_NO)
+        N = len(x_NI)
+        filling = (0, 0, 0, -N % self.tile)
+        x_tiles = torch.split(functional.pad(x_NI, filling), self.tile)
+        add_tiles: Sequence[Tensor | None] = [None] * len(x_tiles)
+        if add_NO is not None:
+            add_tiles = torch.split(functional.pad(add_NO, filling), self.tile)
+        return torch.cat([self._product(x, gelu, add) for x, add in zip(x_tiles, add_tiles, strict=True)])[:N]
+
+    def _product(self, x_NI: Tensor, gelu: bool, add_NO: Tensor | None) -> Tensor:
+        if x_NI.device.type == "cpu" and not torch.compiler.is_compiling() and _packs(x_NI.dtype) and len(x_NI):
+            if self._packed is None:
+                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
+            product = torch.ops.mkldnn._linear_pointwise
+            if add_NO is not None:
+                out_NO: Tensor = product.binary(x_NI, add_NO, self._packed, self.bias, "add")
+            else:
+                out_NO = product(x_NI, self._packed, self.bias, "gelu" if gelu else "none", [], "none")
+            return out_NO
+        out_NO = functional.linear(x_NI, self.weight, self.bias)
+        if gelu:
+            out_NO = functional.gelu(out_NO)
+        return out_NO if add_NO is None else out_NO + add_NO
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._packed = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}
+
+
+@functools.cache
+def _packs(dtype: torch.dtype) -> bool:
+    # the operations are those that torch.compile itself emits for CPUs
+    operations = torch.ops.mkldnn
+    known = all(hasattr(operations, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+    if not known or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operations._is_mkldnn_bf16_supported()))
