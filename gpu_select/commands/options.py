@@ -75,8 +75,7 @@ def open_cache(folder: str | None, encoder: Any) -> Iterator[Any]:
 
     from gpu_select.encoder import EmbeddingCache
 
-    dtype = str(encoder.dtype).removeprefix("torch.")
-    with EmbeddingCache(Path(folder), encoder.fingerprint, dtype, encoder.dim) as cache:
+    with EmbeddingCache(Path(folder), encoder.fingerprint, encoder.precision, encoder.dim) as cache:
         yield cache
 
 

@@ -65,6 +65,11 @@ class Encoder(nn.Module):
         return next(self.backbone.parameters()).dtype
 
     @property
+    def precision(self) -> str:
+        """What vectors of the same fingerprint may still differ by: the dtype, and whether they are deterministic."""
+        return str(self.dtype).removeprefix("torch.") + ("-deterministic" if self.deterministic else "")
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.backbone.parameters()).device

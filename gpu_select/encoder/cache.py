@@ -68,20 +68,20 @@ class EmbeddingCache:
     Use it as a context manager, or call `flush` at the end.
     """
 
-    def __init__(self, folder: str | Path, encoder_fingerprint: str, dtype: str, dim: int) -> None:
+    def __init__(self, folder: str | Path, encoder_fingerprint: str, precision: str, dim: int) -> None:
         """Open or create the cache of one encoder and precision.
 
         Args:
             folder: the user's cache folder; shards lie in `embeddings/` below it.
             encoder_fingerprint: `Encoder.fingerprint`.
-            dtype: name of the dtype that the vectors are computed in, such as float32.
+            precision: `Encoder.precision`, such as float32.
             dim: length of a vector.
         Raises:
             OutputError: the folder cannot be written.
         """
-        self._identity = f"{encoder_fingerprint}\n{dtype}\n".encode()
+        self._identity = f"{encoder_fingerprint}\n{precision}\n".encode()
         self._dim = dim
-        self._folder = Path(folder) / "embeddings" / f"{encoder_fingerprint[:16]}-{dtype}"
+        self._folder = Path(folder) / "embeddings" / f"{encoder_fingerprint[:16]}-{precision}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._folder):
