@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from gpu_select.domains import N_DOMAINS
 from gpu_select.selectors.base import Selector, exact_float32, rounded
 from gpu_select.selectors.knn_search import Backend, RowIndex
 
@@ -59,7 +60,7 @@ class KNNSelector(Selector):
         # row N stands for "none": it votes for the first model with weight 0
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
         self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]))
-        self.index = RowIndex(embeddings_ND, label_N, len(position), backend)
+        self.index = RowIndex(embeddings_ND, label_N, len(position), backend, n_tail=N_DOMAINS)
 
     def neighbors(self, features_BD: Tensor, candidates_BM: Tensor | None = None) -> Tensor:
         """(B, k) int64, the rows that vote, ascending; N where fewer rows belong to candidates."""

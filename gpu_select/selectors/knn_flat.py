@@ -1,22 +1,31 @@
-"""Proposing the closest vectors by one matrix product over all of them: in float32, or quicker through bfloat16."""
+"""Proposing the closest vectors by one matrix product: in float32, or quicker through bfloat16."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from gpu_select.selectors.fixed_linear import FixedLinear
+from gpu_select.selectors.knn_groups import TailGroups
 
-__all__ = ["BFloat16Search", "Float32Search", "Search", "has_fast_bfloat16", "summing_error"]
+__all__ = ["BFloat16Search", "Float32Search", "GroupedSearch", "Search", "has_fast_bfloat16", "summing_error"]
 
 _ROUNDING_BFLOAT16 = 2.0**-8
 """Twice the relative error of rounding to bfloat16."""
 
 _EXTRA = 32
 """Vectors that bfloat16 looks at beyond those asked for."""
+
+_BLOCK_ROWS = 4096
+"""Vectors whose squares are held in float64 at once."""
+
+_FEW_QUERIES = 2
+"""Queries a group: with fewer, many small products take longer than a single one over everything."""
 
 
 class Search(Protocol):
@@ -38,35 +47,109 @@ class Search(Protocol):
         ...
 
 
+class Smallest(nn.Module):
+    """||u||^2 - 2 x.u for all vectors, or for those of each query's group, and the smallest of them.
+
+    Args:
+        vectors_UD: (U, D) float32 or bfloat16.
+        norms_U: (U,) of the same dtype.
+        groups: where groups begin and end.
+    """
+
+    def __init__(self, vectors_UD: Tensor, norms_U: Tensor, groups: TailGroups | None) -> None:
+        super().__init__()
+        self.all = FixedLinear(vectors_UD, norms_U, scale=-2.0)
+        self.bounds = groups.bounds if groups else ()
+        self._parts: list[FixedLinear] | None = None
+
+    def forward(self, x_bD: Tensor, m: int, allowed_bU: Tensor | None, group_b: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The m smallest values, ascending, and their vectors.
+
+        Args:
+            x_bD: (b, D) of the vectors' dtype.
+            m: at most U; where a group has fewer vectors, infinite values follow.
+            allowed_bU: (b, U) bool; the value of any other vector is infinite.
+            group_b: (b,) int64, the group to look at, on a CPU; by default all vectors.
+        """
+        if group_b is None:
+            return _smallest(self.all, x_bD, m, allowed_bU)
+        sizes = group_b.bincount(minlength=len(self.bounds) - 1).tolist()
+        order_b = group_b.argsort() if max(sizes) < len(x_bD) else None
+        value_bm = x_bD.new_full((len(x_bD), m), torch.inf)
+        vector_bm = torch.zeros((len(x_bD), m), dtype=torch.int64)
+        done = 0
+        for g, size in enumerate(sizes):
+            if not size:
+                continue
+            start, stop = self.bounds[g], self.bounds[g + 1]
+            some: Any = slice(None) if order_b is None else order_b[done : done + size]
+            done += size
+            allowed = None if allowed_bU is None else allowed_bU[some, start:stop]
+            width = min(m, stop - start)
+            value, vector = _smallest(self._part(g), x_bD[some], width, allowed)
+            value_bm[some, :width], vector_bm[some, :width] = value, vector + start
+        return value_bm, vector_bm
+
+    def _part(self, group: int) -> FixedLinear:
+        if self._parts is None:
+            vectors_UD, norms_U = self.all.weight_ND, self.all.bias_N
+            self._parts = [FixedLinear(vectors_UD[a:b], norms_U[a:b], scale=-2.0) for a, b in pairwise(self.bounds)]
+        return self._parts[group]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._parts = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_parts": None}
+
+
+def _smallest(values: FixedLinear, x_bD: Tensor, m: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
+    value_bU = values(x_bD)
+    if allowed_bU is not None:
+        value_bU.masked_fill_(~allowed_bU, torch.inf)
+    value_bm, vector_bm = torch.topk(value_bU, m, dim=1, largest=False)
+    return value_bm, vector_bm
+
+
 class Float32Search(nn.Module):
-    """||u||^2 - 2 x.u for all vectors, then top-k.
+    """||u||^2 - 2 x.u in float32, then top-k.
 
     Args:
         vectors_UD: (U, D) float32.
+        groups: those of the vectors, if a search may be restricted to one.
     """
 
-    def __init__(self, vectors_UD: Tensor) -> None:
+    longest: Tensor
+
+    def __init__(self, vectors_UD: Tensor, groups: TailGroups | None = None) -> None:
         super().__init__()
-        norms_U = vectors_UD.double().square().sum(dim=1).float()
-        self.norms_less_products = FixedLinear(vectors_UD, norms_U, scale=-2.0)
+        norms_U = torch.cat([part.double().square().sum(dim=1) for part in torch.split(vectors_UD, _BLOCK_ROWS)])
+        self.smallest = Smallest(vectors_UD, norms_U.float(), groups)
+        self.register_buffer("longest", norms_U.max().sqrt().float())
 
     @property
     def vectors(self) -> Tensor:
         """(U, D) float32."""
-        return self.norms_less_products.weight_ND
+        return self.smallest.all.weight_ND
 
     @property
     def norms(self) -> Tensor:
         """(U,) float32 squared norms."""
-        return self.norms_less_products.bias_N
+        return self.smallest.all.bias_N
 
-    def forward(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Search`."""
-        approx_bU = self.norms_less_products(x_bD)
-        if allowed_bU is not None:
-            approx_bU.masked_fill_(~allowed_bU, torch.inf)
-        approx_bn, vector_bn = torch.topk(approx_bU, n, dim=1, largest=False)
+    def forward(
+        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, group_b: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Search` and `Smallest`."""
+        approx_bn, vector_bn = self.smallest(x_bD, n, allowed_bU, group_b)
         return approx_bn, vector_bn
+
+    def error(self, x_bD: Tensor) -> Tensor:
+        """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2)."""
+        length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
+        error_b1: Tensor = (length_b1 + self.longest).square() * summing_error(x_bD.shape[1])
+        return error_b1
 
 
 def summing_error(n_terms: int) -> float:
@@ -93,28 +176,28 @@ class BFloat16Search:
 
     Args:
         exact: the float32 search over the same vectors, on the CPU.
+        groups: those of the vectors, if a search may be restricted to one.
 
     Source:
         The inequality |x.u - x'.u'| <= |x - x'||u| + |x'||u - u'| for rounded x' and u'.
     """
 
-    def __init__(self, exact: Float32Search) -> None:
+    def __init__(self, exact: Float32Search, groups: TailGroups | None = None) -> None:
         vectors_UD = exact.vectors
         low_UD, low_norms_U = vectors_UD.bfloat16(), exact.norms.bfloat16()
         self._exact = exact
-        self._product = FixedLinear(low_UD, low_norms_U, scale=-2.0)
+        self._smallest = Smallest(low_UD, low_norms_U, groups)
         self._longest = torch.linalg.vector_norm(vectors_UD, dim=1).max()
         self._vector_error = torch.linalg.vector_norm(vectors_UD - low_UD.float(), dim=1).max()
         self._norm_error = (exact.norms - low_norms_U.float()).abs().max()
 
-    def __call__(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See `Search`."""
+    def __call__(
+        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, group_b: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Search` and `Smallest`."""
         n_vectors = len(self._exact.norms)
         low_bD = x_bD.bfloat16()
-        values_bU = self._product(low_bD)
-        if allowed_bU is not None:
-            values_bU.masked_fill_(~allowed_bU, torch.inf)
-        low_bm, vector_bm = values_bU.topk(min(n + _EXTRA, n_vectors), dim=1, largest=False)
+        low_bm, vector_bm = self._smallest(low_bD, min(n + _EXTRA, n_vectors), allowed_bU, group_b)
         value_bm = low_bm.float()
         error_bm = self._error(x_bD, low_bD) + _ROUNDING_BFLOAT16 * value_bm.abs()
         bound_b1 = (value_bm + error_bm)[:, :k].amax(dim=1, keepdim=True)
@@ -128,7 +211,8 @@ class BFloat16Search:
         todo = matters_bm[:, -1].nonzero().squeeze(1)
         if len(todo) and matters_bm.shape[1] < n_vectors:
             allowed = None if allowed_bU is None else allowed_bU[todo]
-            approx_bn[todo], vector_bn[todo] = self._exact(x_bD[todo], k, n, allowed)
+            group = None if group_b is None else group_b[todo]
+            approx_bn[todo], vector_bn[todo] = self._exact(x_bD[todo], k, n, allowed, group)
         return approx_bn, vector_bn
 
     def _error(self, x_bD: Tensor, low_bD: Tensor) -> Tensor:
@@ -154,3 +238,35 @@ class BFloat16Search:
         product_P = torch.sparse.sampled_addmm(pairs, x_bD, self._exact.vectors.T, beta=0.0).values()
         value_P: Tensor = self._exact.norms[vector_P] - 2 * product_P
         return value_P
+
+
+class GroupedSearch:
+    """Looks at the vectors of the nearest group, and at all others only where they may be among the k closest.
+
+    Args:
+        groups: those of the vectors.
+        exact: the float32 search over the same vectors, on the CPU.
+        search: what searches a group, and everything: `exact` or a quicker one.
+    """
+
+    def __init__(self, groups: TailGroups, exact: Float32Search, search: Float32Search | BFloat16Search) -> None:
+        self._groups, self._exact, self._search = groups, exact, search
+
+    def __call__(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See `Search`."""
+        group_b, beyond_b = self._groups(x_bD)
+        if 1 < len(x_bD) < _FEW_QUERIES * len(self._groups.bounds):
+            n_groups = len(set(group_b.tolist()))
+            if n_groups > 1 and len(x_bD) < _FEW_QUERIES * n_groups:
+                return self._search(x_bD, k, n, allowed_bU)
+        approx_bn, vector_bn = self._search(x_bD, k, n, allowed_bU, group_b)
+        # the k-th closest of the group is no farther than this, with room for the rounding of these sums
+        farthest_b = approx_bn[:, k - 1] + x_bD.square().sum(dim=1) + 3 * self._exact.error(x_bD).squeeze(1)
+        # infinite where the group has too few; not a number compares false
+        todo = (~(farthest_b < beyond_b)).nonzero().squeeze(1)
+        if len(todo) == len(x_bD):
+            return self._search(x_bD, k, n, allowed_bU)
+        if len(todo):
+            allowed = None if allowed_bU is None else allowed_bU[todo]
+            approx_bn[todo], vector_bn[todo] = self._search(x_bD[todo], k, n, allowed)
+        return approx_bn, vector_bn

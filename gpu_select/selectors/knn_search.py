@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, Search, has_fast_bfloat16, summing_error
+from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, GroupedSearch, Search, has_fast_bfloat16
+from gpu_select.selectors.knn_groups import TailGroups, distinct_by_tail
 
 __all__ = ["Backend", "RowIndex"]
 
@@ -23,7 +24,7 @@ _PAIRS = 1 << 14
 """(query, vector) pairs compared at once in float64: 130 MB at D = 1024."""
 
 _FEW_VECTORS = 2048
-"""With fewer, bfloat16 has nothing to win."""
+"""With fewer, neither bfloat16 nor groups have anything to win."""
 
 
 class RowIndex(nn.Module):
@@ -37,18 +38,21 @@ class RowIndex(nn.Module):
         label_N: (N,) int64 in [0, n_labels); a query may be restricted to rows of some labels.
         n_labels: M.
         backend: what proposes neighbours: a matrix product and top-k in torch, or a flat FAISS index.
+        n_tail: if few different values of the last `n_tail` dimensions occur, as with a one-hot, a query is searched
+            among the rows of its value first. The rows found are the same.
     """
 
-    longest: Tensor
     rows_UR: Tensor
     count_U: Tensor
     count_UM: Tensor
     label_N: Tensor
 
-    def __init__(self, embeddings_ND: Tensor, label_N: Tensor, n_labels: int, backend: Backend) -> None:
+    def __init__(
+        self, embeddings_ND: Tensor, label_N: Tensor, n_labels: int, backend: Backend, n_tail: int = 0
+    ) -> None:
         super().__init__()
         embeddings_ND = embeddings_ND.float() + 0.0  # -0.0 becomes 0.0: one number, one vector
-        vectors_UD, vector_N, count_U = torch.unique(embeddings_ND, dim=0, return_inverse=True, return_counts=True)
+        vectors_UD, vector_N, count_U = distinct_by_tail(embeddings_ND, n_tail)
         self.n_rows, self.n_vectors, self.backend = len(embeddings_ND), len(vectors_UD), backend
         # row lists, ascending, padded with N
         order_N = vector_N.argsort(stable=True)
@@ -57,21 +61,22 @@ class RowIndex(nn.Module):
         rows_UR[vector_N[order_N], place_N] = order_N
         count_UM = torch.zeros(self.n_vectors, n_labels)
         count_UM.index_put_((vector_N, label_N), torch.ones(self.n_rows), accumulate=True)
-        norms_U = vectors_UD.double().square().sum(dim=1)
-        self.flat = Float32Search(vectors_UD)
-        self.register_buffer("longest", norms_U.max().sqrt().float())
+        large = self.n_vectors >= _FEW_VECTORS and backend == "torch"
+        self.groups = TailGroups.of(vectors_UD, n_tail) if large else None
+        self.flat = Float32Search(vectors_UD, self.groups)
         self.register_buffer("rows_UR", rows_UR)
         self.register_buffer("count_U", count_U.float())
         self.register_buffer("count_UM", count_UM)
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
         self._faiss: Search | None = None
-        self._bfloat16: Search | None = None
+        self._quick: Search | None = None
         if backend == "faiss":
             from gpu_select.selectors.knn_faiss import FlatSearch
 
             self._faiss = FlatSearch(vectors_UD)
-        elif self.n_vectors >= _FEW_VECTORS and has_fast_bfloat16():
-            self._bfloat16 = BFloat16Search(self.flat)
+        elif large:
+            low = BFloat16Search(self.flat, self.groups) if has_fast_bfloat16() else None
+            self._quick = GroupedSearch(self.groups, self.flat, low or self.flat) if self.groups else low
 
     def forward(self, features_BD: Tensor, k: int, labels_BM: Tensor | None = None) -> Tensor:
         """The k rows closest to each query by Euclidean distance.
@@ -91,6 +96,14 @@ class RowIndex(nn.Module):
         budget = _BLOCK_BYTES.get(features_BD.device.type, _BLOCK_BYTES["cpu"])
         # a float32 for every vector, and a few tables over the proposed rows
         n_queries = max(1, budget // max(4 * self.n_vectors, 32 * n * self.rows_UR.shape[1]))
+        if len(features_BD) > n_queries and self.groups and _on_cpu(features_BD):
+            # blocks of one group each, or nearly so
+            order_B = self.groups(features_BD)[0].argsort()
+            rows_Bk = torch.empty((len(features_BD), k), dtype=torch.int64)
+            for some_b in order_B.split(n_queries):
+                mask_bM = None if labels_BM is None else labels_BM[some_b]
+                rows_Bk[some_b] = self._block(features_BD[some_b], k, mask_bM, _SLACK)
+            return rows_Bk
         blocks = torch.split(features_BD, n_queries)
         masks = torch.split(labels_BM, n_queries) if labels_BM is not None else [None] * len(blocks)
         return torch.cat([self._block(x_bD, k, mask_bM, _SLACK) for x_bD, mask_bM in zip(blocks, masks, strict=True)])
@@ -98,8 +111,8 @@ class RowIndex(nn.Module):
     def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
         n = min(k + slack, self.n_vectors)
         allowed_bU = None if labels_bM is None else labels_bM.float() @ self.count_UM.T > 0
-        on_cpu = x_bD.device.type == "cpu" and not torch.compiler.is_compiling()
-        search: Search = self._faiss or (self._bfloat16 if on_cpu else None) or self.flat
+        on_cpu = _on_cpu(x_bD)
+        search: Search = self._faiss or (self._quick if on_cpu else None) or self.flat
         approx_bn, vector_bn = search(x_bD, min(k, n), n, allowed_bU)
         # the vector that completes k rows, and what float32 cannot tell from it
         if labels_bM is None:
@@ -108,7 +121,7 @@ class RowIndex(nn.Module):
             count_bn = (self.count_UM[vector_bn] * labels_bM[:, None]).sum(dim=2)
         edge_b1 = (count_bn.cumsum(dim=1) < k).sum(dim=1, keepdim=True).clamp(max=n - 1)
         edge_b1 = approx_bn.gather(1, edge_b1)
-        unsure_b1 = 2 * self._error(x_bD)
+        unsure_b1 = 2 * self.flat.error(x_bD)
         near_bn = (approx_bn >= edge_b1 - unsure_b1) & (approx_bn <= edge_b1 + unsure_b1)
         near_bn = near_bn & (approx_bn < torch.inf)  # infinite: not allowed, or a place that nothing was found for
         inside_bn = approx_bn < edge_b1 - unsure_b1
@@ -154,7 +167,7 @@ class RowIndex(nn.Module):
         """(b, n) squared distances in float64 (float32 on MPS) where `near_bn`, infinity elsewhere."""
         dtype = torch.float32 if x_bD.device.type == "mps" else torch.float64
         out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype, device=x_bD.device)
-        if x_bD.device.type != "cpu" or torch.compiler.is_compiling():
+        if not _on_cpu(x_bD):
             for j in range(vector_bn.shape[1]):
                 difference_bD = x_bD.to(dtype) - self.flat.vectors[vector_bn[:, j]].to(dtype)
                 out_bn[:, j] = difference_bD.square().sum(dim=1)
@@ -165,8 +178,7 @@ class RowIndex(nn.Module):
             out_bn[query_p, place_p] = difference_pD.square().sum(dim=1)
         return out_bn
 
-    def _error(self, x_bD: Tensor) -> Tensor:
-        """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2)."""
-        length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
-        error_b1: Tensor = (length_b1 + self.longest).square() * summing_error(x_bD.shape[1])
-        return error_b1
+
+def _on_cpu(x_bD: Tensor) -> bool:
+    """Whether looking at the numbers costs nothing."""
+    return x_bD.device.type == "cpu" and not torch.compiler.is_compiling()
