@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gpu_select.errors import CandidateError, DimensionError
 
-__all__ = ["Choice", "Selector", "best_per_model", "choose", "distinct_rows", "exact_float32", "rounded"]
+__all__ = ["Choice", "Selector", "best_per_model", "choose", "distinct_rows", "exact_float32", "rounded", "with_winner"]
 
 
 class Choice(NamedTuple):
@@ -127,10 +127,24 @@ def best_per_model(
         scores_BF = scores_BF.masked_fill(~candidates_BM[:, owner_F], -torch.inf)
     best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
     best_BM = best_BM.scatter_reduce(1, owner_F.expand_as(scores_BF), scores_BF, "amax")
-    winner_B1 = owner_F[scores_BF.argmax(dim=1)][:, None]
+    return with_winner(best_BM, owner_F[scores_BF.argmax(dim=1)], less_B1)
+
+
+def with_winner(best_BM: Tensor, winner_B: Tensor, less_B1: Tensor | None = None) -> Tensor:
+    """Lower what ties with the winner by one unit in the last place.
+
+    Args:
+        best_BM: (B, M) float32, the best part of each model.
+        winner_B: (B,) int64, the model that owns the first of the best parts.
+        less_B1: (B, 1) float32, what all scores of a query are to be lowered by before.
+
+    Returns:
+        (B, M) float32.
+    """
+    winner_B1 = winner_B[:, None]
     if less_B1 is not None:
         best_BM = best_BM - less_B1  # before the ties are broken: it rounds, and may make new ones
-    loses_BM = torch.arange(n_models, device=owner_F.device) != winner_B1
+    loses_BM = torch.arange(best_BM.shape[1], device=best_BM.device) != winner_B1
     tied_BM = loses_BM & (best_BM == best_BM.gather(1, winner_B1))
     return torch.where(tied_BM, torch.nextafter(best_BM, best_BM.new_full((), -torch.inf)), best_BM)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
+from gpu_select_kernels.dispatch import Impl, resolve_impl
+from gpu_select_kernels.rbf import Prepared, prepare_vectors, rbf_decision
 from torch import Tensor, nn
 
 from gpu_select.selectors.base import Selector, best_per_model, distinct_rows
@@ -41,17 +44,22 @@ class SVMSelector(Selector):
     """One or more decision functions a model, all evaluated on x / ||x||; linear ones come first at a tie.
 
     Classifiers trained on the same queries share support vectors. Each distinct one is kept once, with its coefficient
-    for every classifier of the same gamma, so that the whole decision is two matrix products and one exponential.
+    for every classifier of the same gamma, so that the whole decision is two matrix products and one exponential. On
+    CUDA these are one kernel, which takes the vectors in a layout of its own: twice their memory, from the first batch.
 
     Args:
         linear: linear classifiers, of D weights each.
         rbf: RBF classifiers, of D-dimensional support vectors each.
+
+    Attributes:
+        impl: which implementation runs.
 
     Source:
         Cortes and Vapnik (1995), doi:10.1007/BF00994018; one classifier a model (one against the rest).
     """
 
     algorithm = "svm"
+    impl: Impl = "auto"
     weights_UD: Tensor
     place_L: Tensor
     rho_F: Tensor
@@ -79,6 +87,7 @@ class SVMSelector(Selector):
             self.norms_less_products.append(FixedLinear(vectors_SD, norms_S.float(), scale=-2.0))
             self.register_buffer(f"dual_coef_{g}", coefficients_US.T.contiguous())
             self.register_buffer(f"place_{g}", place_R)
+        self._prepared: list[Prepared | None] | None = None
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32 decision values."""
@@ -86,7 +95,9 @@ class SVMSelector(Selector):
         # the engine leaves a (nearly) zero vector as it is
         x_BD = torch.where(norm_B1 > 1e-10, features_BD / norm_B1, features_BD)
         values_BF = (x_BD @ self.weights_UD.T)[:, self.place_L]
-        if self.gammas:
+        if self.gammas and resolve_impl(self.impl, x_BD) == "triton":
+            values_BF = torch.cat([values_BF, self._fused_rbf(x_BD)], dim=1)
+        elif self.gammas:
             widest = max(self.get_buffer(f"dual_coef_{g}").shape[0] for g in range(len(self.gammas)))
             rows = max(1, _BLOCK_ELEMENTS // widest)
             rbf = [self._rbf(x_bD) for x_bD in torch.split(x_BD, rows)] or [x_BD.new_empty(0, self._n_rbf())]
@@ -108,6 +119,26 @@ class SVMSelector(Selector):
             kernel_BS = distances_BS.add_(square_B1).clamp_(min=0).mul_(-gamma).exp_()
             out_BR += (kernel_BS @ self.get_buffer(f"dual_coef_{g}"))[:, self.get_buffer(f"place_{g}")]
         return out_BR
+
+    def _fused_rbf(self, x_BD: Tensor) -> Tensor:
+        fixed = [
+            (linear.get_buffer("weight_ND"), linear.get_buffer("bias_N"), self.get_buffer(f"dual_coef_{g}"))
+            for g, linear in enumerate(self.norms_less_products)
+        ]
+        if self._prepared is None:
+            self._prepared = [prepare_vectors(*tensors, impl="triton") for tensors in fixed]
+        out_BR = x_BD.new_zeros(len(x_BD), self._n_rbf())
+        for g, (gamma, tensors, prepared) in enumerate(zip(self.gammas, fixed, self._prepared, strict=True)):
+            values_BU = rbf_decision(x_BD, *tensors, gamma, prepared=prepared, impl="triton")
+            out_BR += values_BU[:, self.get_buffer(f"place_{g}")]
+        return out_BR
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._prepared = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}
 
 
 def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor]:

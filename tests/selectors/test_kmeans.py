@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -88,3 +88,43 @@ def test_one_by_one_decides_like_a_batch():
     alone = torch.cat([selector(query[None]) for query in queries_BD])
     assert torch.equal(choose(together).model, choose(alone).model)
     torch.testing.assert_close(together, alone)
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """The kernel instead of the product, under Triton's interpreter."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(KMeansSelector, "impl", "triton")
+
+
+@pytest.mark.usefixtures("fused")
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(problem=problems())
+def test_the_kernel_gives_ties_to_the_lowest_centroid(engine, decide, problem):
+    assert decide(*problem) == engine.decide(*problem)
+
+
+@pytest.mark.parametrize("with_candidates", [False, True])
+def test_the_kernel_scores_like_the_product(monkeypatch, with_candidates):
+    pytest.importorskip("triton")
+    rng = np.random.default_rng(2)
+    selector = KMeansSelector(torch.from_numpy(rng.normal(size=(70, 50))).float(), [MODELS[i % 4] for i in range(70)])
+    queries_BD = torch.from_numpy(rng.normal(size=(20, 50))).float()
+    candidates = torch.from_numpy(rng.random((20, 4)) < 0.5) if with_candidates else None
+    expected_BM = selector(queries_BD, candidates)
+    monkeypatch.setattr(selector, "impl", "triton")
+    torch.testing.assert_close(selector(queries_BD, candidates), expected_BM)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("n_clusters", "dim"), [(2, 5), (17, 64), (133, 384), (65, 1038)])
+def test_on_cuda_equal_centroids_have_equal_scores(n_clusters, dim):
+    rng = np.random.default_rng(n_clusters)
+    centroids_KD = rng.normal(size=(n_clusters, dim)).astype(np.float32)
+    centroids_KD[-1] = centroids_KD[0]
+    queries_BD = torch.from_numpy((centroids_KD[0] + rng.normal(scale=0.01, size=(200, dim))).astype(np.float32))
+    selector = KMeansSelector(torch.from_numpy(centroids_KD), [f"model-{i}" for i in range(n_clusters)]).cuda()
+    choice = choose(selector(queries_BD.cuda()))
+    assert choice.model.tolist() == [0] * 200
+    assert (choice.margin < 1e-3).all()

@@ -52,6 +52,25 @@ def random_document(seed, *, n_linear, n_rbf, dim=20, n_vectors=30):
     return document_of(linear, rbf)
 
 
+def fitted(document):
+    return SVMSelector(
+        [
+            LinearPart(p["model_name"], torch.tensor(p["weights"], dtype=torch.float64), p["rho"])
+            for p in document["linear_classifiers"]
+        ],
+        [
+            RBFPart(
+                p["model_name"],
+                torch.tensor(p["alpha"], dtype=torch.float64),
+                torch.tensor(p["support_vectors"]),
+                p["rho"],
+                p["gamma"],
+            )
+            for p in document["rbf_classifiers"]
+        ],
+    )
+
+
 @st.composite
 def problems(draw):
     """Numbers whose decision values have no rounding: weights and rho are whole, queries have one coordinate."""
@@ -112,22 +131,7 @@ def test_of_equal_classifiers_the_first_wins(kind, n_parts, dim, n_queries):
 def test_decision_values_are_those_of_the_reference(engine, decide, n_linear, n_rbf):
     document = random_document(n_linear * 10 + n_rbf, n_linear=n_linear, n_rbf=n_rbf)
     queries_BD = np.random.default_rng(9).normal(size=(60, 20)).astype(np.float32)
-    selector = SVMSelector(
-        [
-            LinearPart(part["model_name"], torch.tensor(part["weights"], dtype=torch.float64), part["rho"])
-            for part in document["linear_classifiers"]
-        ],
-        [
-            RBFPart(
-                part["model_name"],
-                torch.tensor(part["alpha"], dtype=torch.float64),
-                torch.tensor(part["support_vectors"]),
-                part["rho"],
-                part["gamma"],
-            )
-            for part in document["rbf_classifiers"]
-        ],
-    )
+    selector = fitted(document)
     scores_BM = selector(torch.from_numpy(queries_BD))
     for scores_M, reading in zip(scores_BM, engine.readings(document, queries_BD), strict=True):
         expected = dict(zip(reading.models, reading.scores, strict=True))
@@ -178,3 +182,35 @@ def test_blocks_and_single_queries_decide_like_a_batch(monkeypatch):
         torch.testing.assert_close(together, other)
         assert torch.equal(choose(together).model, choose(other).model)
     assert selector(queries_BD[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("n_linear", "n_rbf"), [(0, 3), (4, 5)])
+def test_the_kernel_scores_like_the_products(monkeypatch, n_linear, n_rbf):
+    pytest.importorskip("triton")
+    selector = fitted(random_document(7, n_linear=n_linear, n_rbf=n_rbf, dim=3))
+    queries_BD = torch.from_numpy(np.random.default_rng(9).normal(size=(30, 3))).float()
+    expected_BM = selector(queries_BD)
+    monkeypatch.setattr(selector, "impl", "triton")
+    torch.testing.assert_close(selector(queries_BD), expected_BM, atol=1e-5, rtol=1e-5)
+    assert selector(queries_BD[:0]).shape == (0, len(selector.models))
+
+
+def test_the_kernels_layout_of_the_vectors_is_made_again_after_a_move(monkeypatch):
+    pytest.importorskip("triton")
+    selector = fitted(random_document(7, n_linear=0, n_rbf=2, dim=3))
+    monkeypatch.setattr(selector, "impl", "triton")
+    queries_BD = torch.from_numpy(np.random.default_rng(9).normal(size=(5, 3))).float()
+    assert (selector(queries_BD) + selector.rho_F).abs().max() > 0.1
+    selector._apply(torch.zeros_like)
+    assert selector(queries_BD).abs().max() == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_equal_classifiers_have_equal_scores():
+    rng = np.random.default_rng(0)
+    vectors = torch.from_numpy(rng.normal(size=(400, 1038)) / 1038**0.5).float()
+    parts = [RBFPart(f"model-{i}", torch.from_numpy(rng.normal(size=400)), vectors, 0.0, 1.0) for i in range(9)]
+    parts[-1] = RBFPart("last", parts[0].alpha_S, vectors, 0.0, 1.0)
+    scores_BM = SVMSelector([], parts).cuda()(torch.from_numpy(rng.normal(size=(300, 1038))).float().cuda())
+    assert torch.equal(scores_BM[:, 0], scores_BM[:, -1])
