@@ -27,8 +27,9 @@ from gpu_select.encoder import (
     resolve_device,
     run_batches,
 )
-from gpu_select.errors import DataError, DimensionError, EncoderError, brief
+from gpu_select.errors import DataError, DeviceError, DimensionError, EncoderError, brief
 from gpu_select.features import build_features
+from gpu_select.graphs import GraphCache
 from gpu_select.selectors import Backend, Choice, Selector, choose
 from gpu_select.stages import StageTimes
 
@@ -82,6 +83,7 @@ class Router(nn.Module):
             )
         self.encoder = encoder
         self.selector = selector
+        self._graphs: GraphCache | None = None
 
     @classmethod
     def from_pretrained(
@@ -127,6 +129,23 @@ class Router(nn.Module):
         artifact.check_encoder(encoder.name, encoder.fingerprint)
         return cls(encoder, artifact.selector)
 
+    def use_cuda_graphs(self, *, max_tokens: int = 2048, max_texts: int = 64) -> None:
+        """Replay small batches as CUDA graphs from now on: for serving, where launching kernels takes longest.
+
+        A bucket of shapes is recorded when it is first met, in about the time of three batches. Batches with
+        candidates are not replayed, nor are those of encoders that take no packed ones.
+
+        Args:
+            max_tokens, max_texts: batches up to these sizes are replayed.
+        Raises:
+            DeviceError: not on CUDA.
+        """
+        device = self.encoder.device
+        if device.type != "cuda":
+            raise DeviceError(f"use_cuda_graphs: expected a router on a CUDA device, got one on {device}")
+        if self.encoder.takes_packed and self.encoder.dtype != torch.float32:
+            self._graphs = GraphCache(self.decide_batch, max_tokens=max_tokens, max_texts=max_texts)
+
     @property
     def models(self) -> tuple[str, ...]:
         """The M models that can be chosen."""
@@ -149,18 +168,18 @@ class Router(nn.Module):
         return self.select(self.encoder(input_ids_BT, attention_mask_BT), domain_B, candidates)
 
     def decide_batch(
-        self, batch: TokenBatch, domain_B: Tensor, candidates: Tensor | None = None, times: StageTimes | None = None
+        self, batch: TokenBatch, candidates: Tensor | None = None, times: StageTimes | None = None
     ) -> Choice:
         """`forward` for texts that are packed without padding.
 
         Args:
-            batch: B texts on the router's device.
+            batch: B texts on the router's device, their tags the domains' slots.
+            candidates: as in `forward`.
             times: gets the time of encoding and selection.
-            domain_B, candidates: as in `forward`.
         """
         times = times or StageTimes()
         with times.on_device("encode", batch.device):
-            features_BD = self.encoder.encode(batch, domain_B, n_domains=N_DOMAINS)
+            features_BD = self.encoder.encode(batch, batch.tag_B.long(), n_domains=N_DOMAINS)
         with times.on_device("select", batch.device):
             return self._select(features_BD, candidates)
 
@@ -255,7 +274,6 @@ class Router(nn.Module):
             candidates, token_budget, cache, progress: as in `route`.
         """
         times = times or StageTimes()
-        domain_N = torch.from_numpy(prepared.slot_N).to(self.encoder.device)
         mask = None if candidates is None else self.selector.candidate_mask(candidates)
         if prepared.tokenized is None:
             assert cache is not None
@@ -263,6 +281,7 @@ class Router(nn.Module):
                 embedded = embed(
                     self.encoder, prepared.queries, token_budget=token_budget, cache=cache, progress=progress
                 )
+            domain_N = torch.from_numpy(prepared.slot_N).to(self.encoder.device)
             with times.on_device("select", domain_N.device):
                 choice = _in_blocks(
                     lambda rows: self.select(embedded.vectors[rows].to(domain_N.device), domain_N[rows], mask),
@@ -274,12 +293,16 @@ class Router(nn.Module):
         parts: list[tuple[NDArray[np.int64], Choice]] = []
 
         def run(batch: TokenBatch, rows: NDArray[np.int64]) -> None:
-            index_B = torch.from_numpy(rows).to(domain_N.device, non_blocking=True)
-            parts.append((rows, self.decide_batch(batch, domain_N[index_B], mask, times)))
+            if self._graphs is not None and mask is None and self._graphs.fits(batch):
+                with times.on_device("encode", batch.device):
+                    choice = self._graphs(batch)
+            else:
+                choice = self.decide_batch(batch, mask, times)
+            parts.append((rows, choice))
             if progress is not None:
                 progress(len(rows))
 
-        run_batches(self.encoder, tokenized, run, token_budget=token_budget, times=times)
+        run_batches(self.encoder, tokenized, run, tags_N=prepared.slot_N, token_budget=token_budget, times=times)
         return Pending(self, prepared, parts, (len(tokenized.ids), int(tokenized.truncated.sum()), 0))
 
 

@@ -28,6 +28,7 @@ RANKS = {
     "selectors": 2,
     "artifacts": 3,
     "decisions": 3,
+    "graphs": 3,
     "simulation": 3,
     "training": 3,
     "evaluation": 4,

@@ -18,6 +18,7 @@ from gpu_select.encoder.registry import Pooling
 from gpu_select.encoder.settings import EncoderSettings
 from gpu_select.encoder.tokens import Tokenizer
 from gpu_select.encoder.transformers_backbone import TransformersBackbone, padded
+from gpu_select.errors import ConfigError
 
 __all__ = ["Backbone", "Encoder", "backbone_of"]
 
@@ -89,6 +90,18 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Linear):
                 module.tile = _TILE.get(self.device.type, _TILE["cpu"])
+
+    def compile_layers(self, **options: Any) -> None:
+        """Let torch.compile fuse each layer around its attention: the first batches take long.
+
+        Args:
+            options: for torch.compile.
+        Raises:
+            ConfigError: a model that takes no packed batches.
+        """
+        if isinstance(self.backbone, TransformersBackbone):
+            raise ConfigError("compile", self.name, "an encoder of the BERT or Qwen3 family")
+        self.backbone.compile_layers(**options)
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """One unit vector a text, from a padded batch. Nothing here waits for the device.

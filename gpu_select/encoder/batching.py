@@ -66,6 +66,7 @@ def run_batches(
     tokenized: Tokenized,
     run: Callable[[TokenBatch, NDArray[np.int64]], None],
     *,
+    tags_N: NDArray[np.int64] | None = None,
     token_budget: int | None = None,
     max_rows: int | None = None,
     times: StageTimes | None = None,
@@ -76,6 +77,7 @@ def run_batches(
         encoder: what `run` feeds.
         tokenized: N texts.
         run: called with a batch and its (B,) text numbers. A call that runs out of memory is repeated with fewer texts.
+        tags_N: (N,) a number for each text, which comes with its batch.
         token_budget: tokens a batch; by default what suits the device.
         max_rows: texts a batch; None for as many as the budget allows.
         times: gets the time of the transfers.
@@ -98,7 +100,7 @@ def run_batches(
         for number, rows in enumerate(batches):
             try:
                 with times.host("transfer"):
-                    batch = pack(tokenized, rows, device)
+                    batch = pack(tokenized, rows, device, tags_N)
                 run(batch, rows)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):

@@ -57,10 +57,19 @@ class VarlenLayout:
 
 
 class RunsLayout:
-    """Packed sequences, each run of equal length as one rectangle: no padding and no mask, on any device."""
+    """Packed sequences, each run of equal length as one rectangle: no padding and no mask, on any device.
 
-    def __init__(self, batch: TokenBatch) -> None:
+    Args:
+        batch: what is laid out.
+        deterministic: compute each sequence by itself, from a copy. Libraries choose the order of their sums by where
+            in memory a sequence lies as well, and by which thread gets it.
+    """
+
+    def __init__(self, batch: TokenBatch, *, deterministic: bool = False) -> None:
         self._runs = batch.runs
+        if deterministic:
+            self._runs = [(first + i * length, 1, length) for first, n, length in self._runs for i in range(n)]
+        self._deterministic = deterministic
         self._offsets = batch.offsets_B1
 
     def attend(self, q_NHd: Tensor, k_NGd: Tensor, v_NGd: Tensor, *, causal: bool) -> Tensor:
@@ -68,7 +77,7 @@ class RunsLayout:
         out_NHd = torch.empty_like(q_NHd, memory_format=torch.contiguous_format)
         for first, count, length in self._runs:
             run = slice(first, first + count * length)
-            q, k, v = (torch.unflatten(x[run], 0, (count, length)) for x in (q_NHd, k_NGd, v_NGd))
+            q, k, v = (torch.unflatten(self._part(x, run), 0, (count, length)) for x in (q_NHd, k_NGd, v_NGd))
             torch.unflatten(out_NHd[run], 0, (count, length)).copy_(_sdpa(q, k, v, causal=causal and length > 1))
         return out_NHd
 
@@ -77,15 +86,19 @@ class RunsLayout:
         out_BHd = torch.empty_like(q_BHd, memory_format=torch.contiguous_format)
         s = 0
         for first, count, length in self._runs:
-            run = slice(first, first + count * length)
-            k, v = (torch.unflatten(x[run], 0, (count, length)) for x in (k_NGd, v_NGd))
-            out_BHd[s : s + count] = _sdpa(q_BHd[s : s + count, None], k, v)[:, 0]
+            run, rows = slice(first, first + count * length), slice(s, s + count)
+            k, v = (torch.unflatten(self._part(x, run), 0, (count, length)) for x in (k_NGd, v_NGd))
+            out_BHd[rows] = _sdpa(self._part(q_BHd, rows)[:, None], k, v)[:, 0]
             s += count
         return out_BHd
 
     def pick(self, x_ND: Tensor, pooling: Pooling) -> Tensor:
         """See `Layout`."""
         return _pick(x_ND, self._offsets, pooling)
+
+    def _part(self, x: Tensor, rows: slice) -> Tensor:
+        # every copy begins at the allocator's alignment
+        return x[rows].clone(memory_format=torch.contiguous_format) if self._deterministic else x[rows]
 
 
 class PaddedLayout:
@@ -120,7 +133,7 @@ def packed_layout(batch: TokenBatch, dtype: torch.dtype, head_dim: int, *, deter
     half = dtype in (torch.bfloat16, torch.float16)
     if batch.device.type == "cuda" and half and head_dim % 8 == 0 and head_dim <= 256 and _has_varlen(batch.device):
         return VarlenLayout(batch, deterministic=deterministic)
-    return RunsLayout(batch)
+    return RunsLayout(batch, deterministic=deterministic)
 
 
 def _pick(x_ND: Tensor, offsets_B1: Tensor, pooling: Pooling) -> Tensor:
@@ -157,7 +170,7 @@ def _varlen(
     if groups > 1:
         if "enable_gqa" in arguments:
             options["enable_gqa"] = True
-        else:
+        elif not takes_grouped_heads(q.device, q.dtype):
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     if deterministic and "num_splits" in arguments:
         options["num_splits"] = 1
@@ -170,6 +183,24 @@ def _varlen_attn() -> tuple[Any, frozenset[str]]:
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn, frozenset(inspect.signature(varlen_attn).parameters)
+
+
+@functools.cache
+def takes_grouped_heads(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether variable-length attention without `enable_gqa` lets heads share keys and values; tried out once.
+
+    The kernel below it can, and repeating them costs some percent; but torch 2.11 does not promise it.
+    """
+    attention, _ = _varlen_attn()
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(5, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
+    offsets = torch.tensor([0, 2, 5], dtype=torch.int32, device=device)
+    try:
+        shared = attention(q, k, v, offsets, offsets, 3, 3)
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    repeated = attention(q, *(x.repeat_interleave(2, dim=1) for x in (k, v)), offsets, offsets, 3, 3)
+    return torch.allclose(shared.float(), repeated.float(), atol=1e-2)
 
 
 @functools.cache

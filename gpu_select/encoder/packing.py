@@ -27,6 +27,8 @@ class TokenBatch:
     """(B + 1,) int32: text b is tokens offsets[b] to offsets[b + 1]."""
     lengths: NDArray[np.int64]
     """(B,) tokens a text, on the host."""
+    tag_B: Tensor
+    """(B,) int32, the number that came with each text."""
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +45,9 @@ class TokenBatch:
         return list(zip(first.tolist(), counts.tolist(), lengths.tolist(), strict=True))
 
 
-def pack(tokenized: Tokenized, rows: NDArray[np.int64], device: torch.device) -> TokenBatch:
+def pack(
+    tokenized: Tokenized, rows: NDArray[np.int64], device: torch.device, tags_N: NDArray[np.int64] | None = None
+) -> TokenBatch:
     """Some texts as one batch on a device.
 
     All that the device needs goes there as one array, on CUDA from pinned memory on a stream of its own, so that it
@@ -53,14 +57,17 @@ def pack(tokenized: Tokenized, rows: NDArray[np.int64], device: torch.device) ->
         tokenized: N texts.
         rows: (B,) text numbers, B >= 1; texts of equal length should stand together.
         device: where the batch goes.
+        tags_N: (N,) a number for each text, which travels with it; by default 0.
     """
     lengths = tokenized.offsets[rows + 1] - tokenized.offsets[rows]
     ends = np.cumsum(lengths)
     place = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
     ids = tokenized.ids[np.repeat(tokenized.offsets[rows], lengths) + place]
-    everything = np.concatenate([ids, place, [0], ends], dtype=np.int32)
-    ids_T, positions_T, offsets_B1 = torch.split(_to_device(everything, device), [len(ids), len(ids), len(ends) + 1])
-    return TokenBatch(ids_T, positions_T, offsets_B1, lengths)
+    tags = np.zeros(len(rows), np.int64) if tags_N is None else tags_N[rows]
+    parts = ids, place, np.concatenate([[0], ends]), tags
+    there = _to_device(np.concatenate(parts, dtype=np.int32, casting="unsafe"), device)
+    ids_T, positions_T, offsets_B1, tag_B = torch.split(there, [len(part) for part in parts])
+    return TokenBatch(ids_T, positions_T, offsets_B1, lengths, tag_B)
 
 
 def _to_device(array: NDArray[np.int32], device: torch.device) -> Tensor:
