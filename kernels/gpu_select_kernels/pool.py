@@ -59,14 +59,26 @@ def _reference(
     elif pooling == "cls":
         pooled_BD = hidden_TD.index_select(0, offsets_B1[:-1]).float()
     else:
-        # The mean points where the sum points, and only the direction is kept. This sum takes a sequence's tokens in
-        # their order; products with a mask and atomic additions would not.
-        pooled_BD = torch.segment_reduce(hidden_TD.float(), "sum", offsets=offsets_B1, axis=0, unsafe=True)
+        # the mean points where the sum points, and only the direction is kept
+        sums = _sums_by_product if hidden_TD.device.type == "mps" else _sums
+        pooled_BD = sums(hidden_TD.float(), offsets_B1)
     unit_BD = functional.normalize(pooled_BD, dim=1)
     if domain_B is None:
         return unit_BD
     slots = torch.arange(n_domains, device=domain_B.device)
     return torch.cat([unit_BD, (domain_B[:, None] == slots).float()], dim=1)
+
+
+def _sums(hidden_TD: Tensor, offsets_B1: Tensor) -> Tensor:
+    # takes a sequence's tokens in their order; products with a mask and atomic additions would not
+    return torch.segment_reduce(hidden_TD, "sum", offsets=offsets_B1, axis=0, unsafe=True)
+
+
+def _sums_by_product(hidden_TD: Tensor, offsets_B1: Tensor) -> Tensor:
+    """For MPS, which has no segment_reduce: (B, T) membership times the tokens."""
+    token_T = torch.arange(len(hidden_TD), device=hidden_TD.device)
+    member_BT = (token_T >= offsets_B1[:-1, None]) & (token_T < offsets_B1[1:, None])
+    return member_BT.to(hidden_TD.dtype) @ hidden_TD
 
 
 def _check(

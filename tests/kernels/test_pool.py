@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gpu_select_kernels import pool
 from gpu_select_kernels.pool import pool_features
 
 POOLINGS = ["last", "mean", "cls"]
@@ -114,3 +115,8 @@ def test_what_does_not_fit_is_refused(change, message):
     arguments = {"hidden_TD": hidden_TD, "offsets_B1": offsets_B1, "domain_B": domain_B, "n_domains": 14}
     with pytest.raises(ValueError, match=message):
         pool_features(**{**arguments, "pooling": "mean", **change})
+
+
+def test_the_sums_for_mps_are_those_of_segment_reduce():
+    hidden_TD, offsets_B1, _ = packed([5, 1, 70, 3], 100, torch.float32)
+    torch.testing.assert_close(pool._sums_by_product(hidden_TD, offsets_B1), pool._sums(hidden_TD, offsets_B1))
