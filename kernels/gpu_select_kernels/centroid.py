@@ -53,7 +53,7 @@ def nearest_centroid(
     values_BK = torch.addmm(-norms_K, features_BD, centroids_KD.T, alpha=2.0)
     if candidates_BM is not None:
         values_BK = values_BK.masked_fill(~candidates_BM[:, owner_K], -torch.inf)
-    best_BM = values_BK.new_full((len(features_BD), n_models), -torch.inf)
+    best_BM = values_BK.new_full((features_BD.shape[0], n_models), -torch.inf)
     best_BM = best_BM.scatter_reduce(1, owner_K.expand_as(values_BK), values_BK, "amax")
     return best_BM, values_BK.argmax(dim=1)
 
@@ -66,7 +66,7 @@ def _check(
     n_models: int,
     candidates_BM: Tensor | None,
 ) -> None:
-    if centroids_KD.ndim != 2 or len(centroids_KD) < 1 or centroids_KD.dtype != torch.float32:
+    if centroids_KD.ndim != 2 or centroids_KD.shape[0] < 1 or centroids_KD.dtype != torch.float32:
         raise ValueError(
             f"centroids_KD: expected (K >= 1, D) float32, got {tuple(centroids_KD.shape)} {centroids_KD.dtype}"
         )
@@ -79,7 +79,7 @@ def _check(
         raise ValueError(f"owner_K: expected ({K},) int64, got {tuple(owner_K.shape)} {owner_K.dtype}")
     if n_models < 1:
         raise ValueError(f"n_models: expected at least 1, got {n_models}")
-    expected = (len(features_BD), n_models)
+    expected = (features_BD.shape[0], n_models)
     if candidates_BM is not None and (candidates_BM.shape != expected or candidates_BM.dtype != torch.bool):
         raise ValueError(
             f"candidates_BM: expected {expected} bool, got {tuple(candidates_BM.shape)} {candidates_BM.dtype}"

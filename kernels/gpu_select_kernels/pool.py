@@ -91,7 +91,7 @@ def _check(
             f"hidden_TD: expected (T, D <= 8192) float32, float16 or bfloat16, "
             f"got {tuple(hidden_TD.shape)} {hidden_TD.dtype}"
         )
-    if offsets_B1.ndim != 1 or len(offsets_B1) < 1 or offsets_B1.dtype not in (torch.int32, torch.int64):
+    if offsets_B1.ndim != 1 or offsets_B1.shape[0] < 1 or offsets_B1.dtype not in (torch.int32, torch.int64):
         raise ValueError(
             f"offsets_B1: expected (B + 1,) int32 or int64, got {tuple(offsets_B1.shape)} {offsets_B1.dtype}"
         )
@@ -100,7 +100,7 @@ def _check(
             f"domain_B: expected a tensor if and only if n_domains > 0, "
             f"got {'none' if domain_B is None else 'one'} with n_domains = {n_domains}"
         )
-    if domain_B is not None and (domain_B.dtype != torch.int64 or domain_B.shape != (len(offsets_B1) - 1,)):
+    if domain_B is not None and (domain_B.dtype != torch.int64 or domain_B.shape != (offsets_B1.shape[0] - 1,)):
         raise ValueError(
-            f"domain_B: expected ({len(offsets_B1) - 1},) int64, got {tuple(domain_B.shape)} {domain_B.dtype}"
+            f"domain_B: expected ({offsets_B1.shape[0] - 1},) int64, got {tuple(domain_B.shape)} {domain_B.dtype}"
         )

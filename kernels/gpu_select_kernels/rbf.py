@@ -91,10 +91,10 @@ def _check(vectors_SD: Tensor, norms_S: Tensor, coefficients_SR: Tensor, precisi
         raise ValueError(f"precision: expected tf32x3 or ieee, got {precision!r}")
     if vectors_SD.ndim != 2 or vectors_SD.dtype != torch.float32:
         raise ValueError(f"vectors_SD: expected (S, D) float32, got {tuple(vectors_SD.shape)} {vectors_SD.dtype}")
-    S = len(vectors_SD)
+    S = vectors_SD.shape[0]
     if norms_S.shape != (S,) or norms_S.dtype != torch.float32:
         raise ValueError(f"norms_S: expected ({S},) float32, got {tuple(norms_S.shape)} {norms_S.dtype}")
-    if coefficients_SR.ndim != 2 or len(coefficients_SR) != S or coefficients_SR.dtype != torch.float32:
+    if coefficients_SR.ndim != 2 or coefficients_SR.shape[0] != S or coefficients_SR.dtype != torch.float32:
         raise ValueError(
             f"coefficients_SR: expected ({S}, R) float32, got {tuple(coefficients_SR.shape)} {coefficients_SR.dtype}"
         )
