@@ -170,7 +170,8 @@ def _varlen(
     if groups > 1:
         if "enable_gqa" in arguments:
             options["enable_gqa"] = True
-        elif not takes_grouped_heads(q.device, q.dtype):
+        elif deterministic or not takes_grouped_heads(q.device, q.dtype):
+            # single queries of grouped heads have their sums split by the number of texts
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     if deterministic and "num_splits" in arguments:
         options["num_splits"] = 1

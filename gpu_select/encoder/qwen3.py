@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gpu_select.encoder.layouts import Layout
-from gpu_select.encoder.linear import Linear
+from gpu_select.encoder.linear import Linear, rowwise
 from gpu_select.encoder.registry import Pooling
 
 __all__ = ["Qwen3Backbone"]
@@ -61,7 +61,9 @@ class _Layer(nn.Module):
         """What follows attention: the network's output, and the sum that it still has to be added to."""
         attended_ND = self.out(context_NHd.flatten(1))
         normed_ND, residual_ND = rms_norm(attended_ND, self.mlp_norm, self.eps, residual_ND, inplace=True)
-        return self.down(swiglu(self.gate_up(normed_ND))), residual_ND
+        gate_up_NE: Tensor = self.gate_up(normed_ND)
+        gated_NI = swiglu(gate_up_NE) if self.gate_up.tile is None else rowwise(swiglu, gate_up_NE)
+        return self.down(gated_NI), residual_ND
 
     def _rotated(self, projected: Tensor, n_q: int, n_kv: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return qk_norm_rope(projected, self.q_norm, self.k_norm, cos, sin, n_q, n_kv, self.head_dim, self.eps)
