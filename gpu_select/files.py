@@ -7,8 +7,10 @@ import gzip
 import io
 import os
 import secrets
+import select
 import stat
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ STDIO = "-"
 
 _COMPRESSED = (".gz", ".zst")
 _READ_BUFFER_BYTES = 1 << 18
+_STOP_S = 0.1  # so soon after a stop, waiting ends
+_PIPE_BYTES = getattr(select, "PIPE_BUF", 512)  # a pipe that is ready takes so many at once
 # A frame of equal bytes unpacks to 128 KiB for every 4 bytes read: this keeps one step under 32 MiB.
 _ZST_STEP_BYTES = 1 << 10
 
@@ -38,9 +42,12 @@ def strip_compression(name: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def open_read(path: str | Path) -> Iterator[IO[bytes]]:
+def open_read(path: str | Path, *, stop: threading.Event | None = None) -> Iterator[IO[bytes]]:
     """Open a file (or `-`) for buffered reading, decompressed by its name's ending.
 
+    Args:
+        path: the file's name.
+        stop: once set, no more is read: it ends a wait in another thread for bytes that may never come.
     Raises:
         InputError: missing, a folder, not readable, or (while reading) damaged or cut off compressed data.
         MissingDependencyError: a .zst file without the package zstandard.
@@ -49,7 +56,10 @@ def open_read(path: str | Path) -> Iterator[IO[bytes]]:
     if name == STDIO:
         if sys.stdin is None:
             raise InputError("cannot read standard input: it is closed")
-        yield io.BufferedReader(_Source(sys.stdin.buffer, "standard input", ""), _READ_BUFFER_BYTES)
+        stdin: Any = sys.stdin.buffer
+        if stop is not None:
+            stdin = _Stoppable(getattr(stdin, "raw", stdin), stop)  # a buffer would wait until it is full
+        yield io.BufferedReader(_Source(stdin, "standard input", ""), _READ_BUFFER_BYTES)
         return
     ending = strip_compression(name)[1]
     try:
@@ -57,7 +67,48 @@ def open_read(path: str | Path) -> Iterator[IO[bytes]]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"cannot read {name}: {_reason(error)}") from error
     with raw:
-        yield io.BufferedReader(_Source(_decompressed(raw, ending), name, ending), _READ_BUFFER_BYTES)
+        bytes_in = raw if stop is None else cast(IO[bytes], _Stoppable(raw, stop))
+        yield io.BufferedReader(_Source(_decompressed(bytes_in, ending), name, ending), _READ_BUFFER_BYTES)
+
+
+class _Stoppable(io.RawIOBase):
+    """Reads and writes a pipe or a terminal only once that takes no waiting, so that `stop` can end the wait."""
+
+    def __init__(self, raw: Any, stop: threading.Event) -> None:
+        self._raw = raw
+        self._stop = stop
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return cast(int, self._raw.fileno())
+
+    def readinto(self, buffer: Any) -> int:
+        self._wait(to_write=False)
+        return cast(int, self._raw.readinto(buffer))
+
+    def write(self, data: Any) -> int:
+        """All of it, unlike other raw streams."""
+        left = memoryview(data).cast("B")
+        n_bytes = len(left)
+        while left:
+            self._wait(to_write=True)
+            left = left[self._raw.write(left[:_PIPE_BYTES]) :]
+        return n_bytes
+
+    def _wait(self, *, to_write: bool) -> None:
+        while not self._stop.is_set():
+            try:
+                waiting = [self.fileno()]
+                if any(select.select([] if to_write else waiting, waiting if to_write else [], [], _STOP_S)):
+                    return
+            except (OSError, ValueError):  # nothing that can be waited for
+                return
+        raise OSError("it has been stopped")
 
 
 class _Source(io.RawIOBase):
@@ -162,20 +213,23 @@ def _zstandard() -> Any:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> Iterator[IO[bytes]]:
     """Write a file that appears under its name only when it is complete; compressed by its name's ending.
 
     A temporary file in the same folder is written, fsynced and renamed; on any error it is removed and what stood
     under the name before stays. A link is followed, an existing file keeps its permissions, missing folders are
     created. `-`, a pipe or a device is written to directly.
 
+    Args:
+        path: the file's name.
+        stop: once set, standard output is written no more: it ends a wait in another thread for a reader.
     Raises:
         OutputError: the folder or file cannot be written.
         MissingDependencyError: a .zst file without the package zstandard.
     """
     name = str(path)
     if name == STDIO:
-        with _standard_output() as stream:
+        with _standard_output(stop) as stream:
             yield stream
         return
     temporary: Path | None = None
@@ -238,12 +292,12 @@ def _close_quietly(stream: IO[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _standard_output() -> Iterator[IO[bytes]]:
+def _standard_output(stop: threading.Event | None) -> Iterator[IO[bytes]]:
     if sys.stdout is None:
         raise OutputError("cannot write standard output: it is closed")
     stream = sys.stdout.buffer
     try:
-        yield cast(IO[bytes], _Sink(stream, "standard output"))
+        yield cast(IO[bytes], _Sink(stream if stop is None else _stoppable_output(stream, stop), "standard output"))
         with _writing("standard output"):
             stream.flush()
     except OutputError as error:
@@ -252,6 +306,14 @@ def _standard_output() -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise
+
+
+def _stoppable_output(stream: Any, stop: threading.Event) -> IO[bytes]:
+    with contextlib.suppress(OSError, ValueError):  # no descriptor
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            stream.flush()
+            stream = _Stoppable(getattr(stream, "raw", stream), stop)
+    return cast(IO[bytes], stream)
 
 
 @contextlib.contextmanager

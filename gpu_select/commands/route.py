@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,11 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 @options.embedding_model(None)
 @options.cache_dir(None)
 @options.device
-@click.option("--token-budget", type=int, help="Padded tokens the encoder takes at once.  [default: by device]")
+@click.option("--token-budget", type=int, help="Tokens the encoder takes at once.  [default: by device]")
 @click.option("--knn-backend", type=click.Choice(["torch", "faiss"]), default="torch", show_default=True)
 @click.option("--input-format", type=_FORMATS, help="Where the name does not tell.")
 @click.option("--output-format", type=_FORMATS, help="Where the name does not tell.")
+@click.option("--timings", is_flag=True, help="Say how long each stage took.")
 def command(**settings: Any) -> None:
     """Write one output row for every row of a log, in order, with model, score and margin.
 
@@ -72,6 +74,7 @@ def route(
     knn_backend: Any,
     input_format: str | None,
     output_format: str | None,
+    timings: bool,
 ) -> RouteReport:
     """Check the options against each other, then stream."""
     from gpu_select.artifacts import load_selector
@@ -115,6 +118,8 @@ def route(
             formats=(input_format, output_format),
         )
     _summary(report, output, vectors=features is not None)
+    if timings:
+        click.echo(_stages(report), err=True)
     return report
 
 
@@ -140,7 +145,8 @@ def _route_log(
     from gpu_select.logs import open_log, open_writer
     from gpu_select.router import DEFAULT_ENCODER, Router
 
-    with open_log(input_path, format=formats[0]) as log:
+    stop = threading.Event()
+    with open_log(input_path, format=formats[0], stop=stop) as log:
         fixed = log.columns
         if fixed is not None:
             for option, name in (
@@ -159,6 +165,7 @@ def _route_log(
                 format=formats[1],
                 columns=None if columns is None else [pipeline.input_name(name) for name in columns],
                 schema=log.schema,
+                stop=stop,
             ) as out,
             options.open_cache(cache_dir, encoder) as cache,
             options.progress_bar("routing", "row") as bar,
@@ -166,11 +173,13 @@ def _route_log(
             report = pipeline.route_rows(
                 log.windows(pipeline.WINDOW_ROWS),
                 out.write,
-                partial(router.route, candidates=candidates, token_budget=token_budget, cache=cache),
+                partial(router.prepare, tokenize=cache is None),
+                partial(router.decide, candidates=candidates, token_budget=token_budget, cache=cache),
                 query_field=query_field,
                 domain_fields=pipeline.DOMAIN_FIELDS if domain_field is None else (domain_field,),
                 keep=keep,
                 progress=_advance(bar),
+                on_stop=stop.set,
             )
     if report.without_domain:
         where = " or ".join(pipeline.DOMAIN_FIELDS) if domain_field is None else domain_field
@@ -194,12 +203,20 @@ def _route_vectors(
     width, dim = vectors.shape[1], artifact.selector.dim
     if width != dim:
         raise DimensionError(f"{features}: expected vectors of D = {dim}, as {artifact.path} has, got {width}")
+    stop = threading.Event()
     with (
-        open_writer(output, format=output_format, columns=["row"]) as out,
+        open_writer(output, format=output_format, columns=["row"], stop=stop) as out,
         options.progress_bar("routing", "row", len(vectors)) as bar,
     ):
         decide = partial(route_features, artifact.selector, candidates=candidates)
-        return pipeline.route_vectors(vectors, out.write, decide, progress=_advance(bar))
+        return pipeline.route_vectors(
+            vectors,
+            out.write,
+            decide,
+            window_rows=pipeline.WINDOW_ROWS,
+            progress=_advance(bar),
+            on_stop=stop.set,
+        )
 
 
 def _open_vectors(path: str) -> Any:
@@ -227,6 +244,15 @@ def _advance(bar: Any) -> Callable[[RouteReport], None]:
         bar.set_postfix_str(f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s", refresh=False)
 
     return advance
+
+
+def _stages(report: RouteReport) -> str:
+    """Each stage's seconds and share; together more than the time that passed where they overlap."""
+    seconds = {stage: value for stage, value in report.stage_seconds.items() if value > 0}
+    total = sum(seconds.values())
+    parts = [f"{stage} {value:.2f} s ({value / total:.0%})" for stage, value in seconds.items()]
+    parts.append(f"they add up to {total:.2f} s in {report.seconds:.2f} s")
+    return f"stages: {', '.join(parts)}" + (": they overlap" if total > report.seconds else "")
 
 
 def _summary(report: RouteReport, output: str, *, vectors: bool) -> None:

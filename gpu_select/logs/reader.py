@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -61,7 +62,7 @@ class LogReader:
         self._stack.close()
 
 
-def open_log(path: str, *, format: str | None = None) -> LogReader:
+def open_log(path: str, *, format: str | None = None, stop: threading.Event | None = None) -> LogReader:
     """Open a log by its name (.jsonl, .ndjson, .csv, .tsv, .txt, .parquet; all but the last also .gz and .zst).
 
     A row that cannot be read keeps its place as a `Row` with an error. Lines are bounded at 64 MiB.
@@ -69,6 +70,7 @@ def open_log(path: str, *, format: str | None = None) -> LogReader:
     Args:
         path: a file name, or `-` for standard input.
         format: `jsonl`, `csv`, `tsv`, `txt` or `parquet`, whatever the name says; `-` is JSON lines without it.
+        stop: set by another thread, it ends waiting for rows that may never come.
     Raises:
         InputError: missing, unreadable, damaged, of an unknown kind, or a CSV file without a usable header.
         MissingDependencyError: a package for the file's kind is not installed.
@@ -81,7 +83,7 @@ def open_log(path: str, *, format: str | None = None) -> LogReader:
             schema, chunks = open_parquet(path, stack)
             columns = list(schema.names)
         else:
-            stream = stack.enter_context(open_read(path))
+            stream = stack.enter_context(open_read(path, stop=stop))
             if log == "jsonl":
                 chunks = read_jsonl(stream)
             elif log == "txt":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -55,7 +56,12 @@ class LogWriter:
 
 
 def open_writer(
-    path: str, *, format: str | None = None, columns: Sequence[str] | None = None, schema: Any = None
+    path: str,
+    *,
+    format: str | None = None,
+    columns: Sequence[str] | None = None,
+    schema: Any = None,
+    stop: threading.Event | None = None,
 ) -> LogWriter:
     """Open an output by its name (.jsonl, .ndjson, .csv, .tsv, .txt, .parquet; all but the last also .gz and .zst).
 
@@ -65,13 +71,14 @@ def open_writer(
         columns: the kept input fields where they are known; for tables (CSV, TSV, Parquet). Those of the first window
             are added to them; a later row cannot bring new ones.
         schema: `LogReader.schema` of the input: a Parquet output keeps the types of these columns.
+        stop: set by another thread, it ends waiting for a reader of standard output.
     Raises:
         OutputError: the file cannot be written, or its name says nothing.
         MissingDependencyError: a package for the file's kind is not installed.
     """
     log = log_format(path, format, OutputError)
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(atomic_write(path))
+        stream = stack.enter_context(atomic_write(path, stop=stop))
         return LogWriter(_sink(log, stream, path, columns, schema, stack), stack.pop_all())
 
 

@@ -6,9 +6,12 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu_select import pipeline
+from gpu_select.commands.route import _stages
 from gpu_select.domains import DOMAIN_NAMES
 from gpu_select.encoder import Encoder
 from gpu_select.router import Router
@@ -218,16 +222,16 @@ def test_faiss_decides_like_torch(route):
 def test_the_token_budget_bounds_batches_and_decides_nothing(route, monkeypatch, budget):
     rows = log_rows(40)
     _, usual = route(rows)
-    forward, batches = Encoder.forward, []
+    encode, batches = Encoder.encode, []
 
-    def noting(self, ids_BT, mask_BT):
-        batches.append(ids_BT.shape)
-        return forward(self, ids_BT, mask_BT)
+    def noting(self, batch, *domains, **options):
+        batches.append((len(batch.lengths), batch.lengths.sum()))
+        return encode(self, batch, *domains, **options)
 
-    monkeypatch.setattr(Encoder, "forward", noting)
+    monkeypatch.setattr(Encoder, "encode", noting)
     done, out = route(rows, "--token-budget", budget)
     assert done.status == 0
-    assert all(n_rows == 1 or n_rows * n_tokens <= budget for n_rows, n_tokens in batches)
+    assert all(n_rows == 1 or n_tokens <= budget for n_rows, n_tokens in batches)
     assert len(batches) == {1: 40, 100_000: 1}.get(budget, len(batches))
     assert [row["model"] for row in out] == [row["model"] for row in usual]
     np.testing.assert_allclose([row["score"] for row in out], [row["score"] for row in usual], rtol=1e-4)
@@ -236,15 +240,15 @@ def test_the_token_budget_bounds_batches_and_decides_nothing(route, monkeypatch,
 def test_less_memory_decides_nothing(route, monkeypatch):
     rows = log_rows(40)
     _, usual = route(rows)
-    forward, sizes = Encoder.forward, []
+    encode, sizes = Encoder.encode, []
 
-    def limited(self, ids_BT, mask_BT):
-        sizes.append(ids_BT.numel())
-        if ids_BT.numel() > 50:
+    def limited(self, batch, *domains, **options):
+        sizes.append(batch.lengths.sum())
+        if sizes[-1] > 50:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return forward(self, ids_BT, mask_BT)
+        return encode(self, batch, *domains, **options)
 
-    monkeypatch.setattr(Encoder, "forward", limited)
+    monkeypatch.setattr(Encoder, "encode", limited)
     done, out = route(rows)
     assert done.status == 0
     assert [row["model"] for row in out] == [row["model"] for row in usual]
@@ -255,10 +259,10 @@ def test_less_memory_decides_nothing(route, monkeypatch):
 
 
 def test_not_even_one_query_fits(route, monkeypatch, tmp_path):
-    def full(self, ids_BT, mask_BT):
+    def full(self, batch, *domains, **options):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Encoder, "forward", full)
+    monkeypatch.setattr(Encoder, "encode", full)
     done, _ = route(log_rows(5))
     check_failed(done, "error: device cpu: out of memory on a single text of ", tmp_path)
 
@@ -267,7 +271,7 @@ def test_a_cache_saves_the_encoder_and_decides_nothing(route, monkeypatch, tmp_p
     rows = log_rows(30)
     _, usual = route(rows)
     first = route(rows, "--cache-dir", tmp_path / "cache")
-    monkeypatch.setattr(Encoder, "forward", None)
+    monkeypatch.setattr(Encoder, "encode", None)
     second = route(rows, "--cache-dir", tmp_path / "cache")
     for done, out in (first, second):
         assert done.status == 0
@@ -276,13 +280,13 @@ def test_a_cache_saves_the_encoder_and_decides_nothing(route, monkeypatch, tmp_p
 
 def test_equal_queries_are_embedded_once_a_window(route, monkeypatch):
     monkeypatch.setattr(pipeline, "WINDOW_ROWS", 50)
-    forward, embedded = Encoder.forward, []
+    encode, embedded = Encoder.encode, []
 
-    def counting(self, ids_BT, mask_BT):
-        embedded.append((len(ids_BT), int(mask_BT.sum())))
-        return forward(self, ids_BT, mask_BT)
+    def counting(self, batch, *domains, **options):
+        embedded.append((len(batch.lengths), batch.lengths.sum()))
+        return encode(self, batch, *domains, **options)
 
-    monkeypatch.setattr(Encoder, "forward", counting)
+    monkeypatch.setattr(Encoder, "encode", counting)
     rows = [{"query": QUERIES[i % 5], "domain": "law"} for i in range(100)]
     done, out = route(rows)
     assert done.status == 0
@@ -443,6 +447,39 @@ def test_the_summary_names_rows_speeds_and_shares(route, tmp_path):
     models = [row["model"] for row in out]
     assert counted == {model: models.count(model) for model in set(models)}
     assert sum(float(line.split()[2].rstrip("%")) for line in shares) == pytest.approx(100, abs=0.3)
+
+
+def test_the_time_of_each_stage_is_told_when_asked(route, route_vectors, monkeypatch):
+    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 10)
+    assert "stages" not in route(log_rows(50))[0].err
+    done, _ = route(log_rows(50), "--timings")
+    line = done.err.splitlines()[-1]
+    number = r"\d+\.\d\d s"
+    stages = "".join(
+        rf"{stage} {number} \(\d+%\), " for stage in ("read", "tokenise", "transfer", "encode", "select", "write")
+    )
+    assert re.fullmatch(rf"stages: {stages}they add up to {number} in {number}(: they overlap)?", line), line
+    done, _ = route_vectors(some_features(30), "--timings")
+    line = done.err.splitlines()[-1]
+    stages = "".join(rf"{stage} {number} \(\d+%\), " for stage in ("read", "select", "write"))
+    assert re.fullmatch(rf"stages: {stages}they add up to {number} in {number}(: they overlap)?", line), line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock", "text"),
+    [
+        (
+            {"read": 2.0, "encode": 5.0, "write": 1.0, "transfer": 0.0},
+            5.2,
+            "stages: read 2.00 s (25%), encode 5.00 s (62%), write 1.00 s (12%), "
+            "they add up to 8.00 s in 5.20 s: they overlap",
+        ),
+        ({"encode": 1.0}, 1.5, "stages: encode 1.00 s (100%), they add up to 1.00 s in 1.50 s"),
+        ({"read": 0.0}, 0.0, "stages: they add up to 0.00 s in 0.00 s"),
+    ],
+)
+def test_the_line_of_stages(seconds, clock, text):
+    assert _stages(pipeline.RouteReport(seconds=clock, stage_seconds=seconds)) == text
 
 
 def test_a_progress_bar_shows_on_a_terminal_alone(route, monkeypatch):
@@ -730,18 +767,20 @@ def test_wrong_usage_is_status_two_and_no_traceback(cli, tmp_path, monkeypatch, 
 @pytest.mark.parametrize("before", [None, b"an older output\n"])
 def test_an_interrupt_leaves_nothing_half_written(route, tmp_path, monkeypatch, before):
     monkeypatch.setattr(pipeline, "WINDOW_ROWS", 10)
-    forward, calls = Encoder.forward, []
+    encode, calls = Encoder.encode, []
 
-    def interrupted(self, ids_BT, mask_BT):
-        calls.append(len(ids_BT))
+    def interrupted(self, batch, *domains, **options):
+        calls.append(len(batch.lengths))
         if sum(calls) > 20:
             raise KeyboardInterrupt
-        return forward(self, ids_BT, mask_BT)
+        return encode(self, batch, *domains, **options)
 
-    monkeypatch.setattr(Encoder, "forward", interrupted)
+    monkeypatch.setattr(Encoder, "encode", interrupted)
+    n_threads = threading.active_count()
     if before is not None:
         (tmp_path / "out.jsonl").write_bytes(before)
     done, _ = route(log_rows(60))
+    assert threading.active_count() == n_threads
     assert sum(calls) > 20
     assert done.status == 1
     assert "Traceback" not in done.err
@@ -790,12 +829,63 @@ def test_a_reader_that_goes_away_ends_in_one_line(models_dir, tiny_encoder_path)
     assert stderr == b"error: cannot write standard output: Broken pipe\n"
 
 
+@pytest.fixture
+def waiting(models_dir, tiny_encoder_path):
+    """A real process that routes standard input, of which one window has come and no end. Gives it, and a first row."""
+    process = subprocess.Popen(
+        command(models_dir, tiny_encoder_path, "--input", "-", "--output", "-"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    rows = [{"query": QUERIES[i % 9], "domain": "law", "id": i} for i in range(pipeline.WINDOW_ROWS)]
+    # the reader takes blocks of 256 KiB: what lies behind the window is only there to fill one
+    rows += [{"query": QUERIES[0], "padding": "x" * 1000}] * 500
+    process.stdin.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+    process.stdin.flush()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_slow_pipe_is_answered_window_by_window_and_can_be_interrupted(waiting):
+    answered = [json.loads(waiting.stdout.readline()) for _ in range(pipeline.WINDOW_ROWS)]
+    assert [row["id"] for row in answered] == list(range(pipeline.WINDOW_ROWS))
+    assert waiting.poll() is None
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(timeout=60) == 1
+    assert waiting.stdout.read() == b""
+    assert waiting.stderr.read().strip() == b"Aborted!"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_an_interrupt_while_nobody_reads_the_output(waiting):
+    waiting.stdout.readline()  # the rest fills the pipe
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(timeout=60) == 1
+    assert waiting.stderr.read().strip() == b"Aborted!"
+
+
+def test_a_reader_that_goes_away_ends_it_while_the_pipe_is_idle(waiting):
+    waiting.stdout.close()
+    assert waiting.wait(timeout=60) == 1
+    assert waiting.stderr.read() == b"error: cannot write standard output: Broken pipe\n"
+
+
 def test_memory_does_not_grow_with_the_log(route, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "WINDOW_ROWS", 1000)
     directions_32 = torch.arange(32.0)
-    monkeypatch.setattr(
-        Encoder, "forward", lambda self, ids_BT, _: torch.nn.functional.normalize(ids_BT[:, :1] + directions_32, dim=1)
-    )
+
+    def quick(self, batch, domain_B, *, n_domains):
+        first_B1 = batch.ids_T[batch.offsets_B1[:-1].long(), None]
+        unit_Bd = torch.nn.functional.normalize(first_B1 + directions_32, dim=1)
+        return torch.cat([unit_Bd, torch.nn.functional.one_hot(domain_B, n_domains)], dim=1)
+
+    monkeypatch.setattr(Encoder, "encode", quick)
 
     def peak(n_rows: int) -> int:
         with open(tmp_path / "log.jsonl", "w") as stream:
@@ -810,7 +900,7 @@ def test_memory_does_not_grow_with_the_log(route, tmp_path, monkeypatch):
             assert done.status == 0
 
     peak(1_000)
-    assert peak(20_000) < 1.1 * peak(3_000)
+    assert peak(40_000) < 1.1 * peak(10_000)  # up to eight windows are on their way
 
 
 @pytest.mark.slow
@@ -833,5 +923,5 @@ def test_resident_memory_does_not_grow_with_the_log(models_dir, tiny_encoder_pat
         return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     # a mapped file counts as resident: 46 float32 a row
-    mapped = 60_000 * 46 * 4 if way == "features" else 0
-    assert peak_bytes(60_000) < peak_bytes(9_000) + mapped + (24 << 20)
+    mapped = 120_000 * 46 * 4 if way == "features" else 0
+    assert peak_bytes(120_000) < peak_bytes(66_000) + mapped + (24 << 20)
