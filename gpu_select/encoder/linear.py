@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
+from gpu_select_kernels.packed_product import can_pack, pack, packed_product
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,8 +19,7 @@ _SERIAL = 32_767
 class Linear(nn.Module):
     """x W^T + b, with what follows it in a transformer.
 
-    On x86 CPUs the product goes through oneDNN: it picks its kernels by what the CPU has, whereas the MKL behind
-    `torch.mm` runs at half its speed on AMD's, and it does the activation or the sum while the result is in the cache.
+    On x86 CPUs the product goes through oneDNN (`packed_product`).
 
     Args:
         weight_OI: (O, I).
@@ -55,15 +53,10 @@ class Linear(nn.Module):
         return torch.cat([self._product(x, gelu, add) for x, add in zip(x_tiles, add_tiles, strict=True)])[:N]
 
     def _product(self, x_NI: Tensor, gelu: bool, add_NO: Tensor | None) -> Tensor:
-        if x_NI.device.type == "cpu" and not torch.compiler.is_compiling() and _packs(x_NI.dtype) and len(x_NI):
+        if can_pack(x_NI):
             if self._packed is None:
-                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)
-            product = torch.ops.mkldnn._linear_pointwise
-            if add_NO is not None:
-                out_NO: Tensor = product.binary(x_NI, add_NO, self._packed, self.bias, "add")
-            else:
-                out_NO = product(x_NI, self._packed, self.bias, "gelu" if gelu else "none", [], "none")
-            return out_NO
+                self._packed = pack(self.weight)
+            return packed_product(x_NI, self._packed, self.bias, gelu=gelu, add_NO=add_NO)
         out_NO = functional.linear(x_NI, self.weight, self.bias)
         if gelu:
             out_NO = functional.gelu(out_NO) if self.tile is None else rowwise(functional.gelu, out_NO)
@@ -91,15 +84,3 @@ def rowwise(function: Callable[[Tensor], Tensor], x_NI: Tensor) -> Tensor:
         return function(x_NI)
     rows = max(1, _SERIAL // x_NI.shape[1]) if x_NI.shape[1] % 64 == 0 else 1
     return torch.cat([function(part) for part in torch.split(x_NI, rows)])
-
-
-@functools.cache
-def _packs(dtype: torch.dtype) -> bool:
-    # the operations are those that torch.compile itself emits for CPUs
-    operations = torch.ops.mkldnn
-    known = all(hasattr(operations, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
-    if not known or platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(operations._is_mkldnn_bf16_supported()))

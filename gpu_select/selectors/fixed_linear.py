@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import torch
+from gpu_select_kernels.packed_product import can_pack, pack, packed_product
 from torch import Tensor, nn
 
 __all__ = ["FixedLinear"]
@@ -17,8 +18,7 @@ _MOST_PACKED_BYTES = 1 << 30
 class FixedLinear(nn.Module):
     """A matrix product with a constant right side, in the dtype of W.
 
-    On CPUs the product goes through oneDNN with W packed once: it picks its kernels by what the CPU has, whereas the
-    MKL behind `torch.mm` runs at half its speed on AMD's. Elsewhere it is `torch.addmm`.
+    On x86 CPUs the product goes through oneDNN with W packed once (`packed_product`), elsewhere it is `torch.addmm`.
 
     Args:
         weight_ND: (N, D) float32 or bfloat16.
@@ -38,18 +38,11 @@ class FixedLinear(nn.Module):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         """(B, D) -> (B, N), both of the dtype of W."""
-        if x_BD.device.type == "cpu" and not torch.compiler.is_compiling() and self._can_pack() and len(x_BD):
+        if can_pack(x_BD) and 0 < self.weight_ND.nbytes <= _MOST_PACKED_BYTES:
             if self._packed is None:
-                self._packed = torch.ops.mkldnn._reorder_linear_weight(self.scale * self.weight_ND, None)
-            out_BN: Tensor = torch.ops.mkldnn._linear_pointwise(x_BD, self._packed, self.bias_N, "none", [], "")
-            return out_BN
+                self._packed = pack(self.scale * self.weight_ND)
+            return packed_product(x_BD, self._packed, self.bias_N)
         return torch.addmm(self.bias_N, x_BD, self.weight_ND.T, alpha=self.scale)
-
-    def _can_pack(self) -> bool:
-        # the two operations are those that torch.compile itself emits for CPUs
-        known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-        available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return known and available and 0 < self.weight_ND.nbytes <= _MOST_PACKED_BYTES
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._packed = None
