@@ -17,16 +17,14 @@ from torch.nn import functional
 
 __all__ = ["COMPILED", "prepare_vectors", "rbf_decision"]
 
-_TILES_A_CHUNK = 2
-"""Tiles of support vectors a program. Fixed, so that sums run in one order whatever the batch."""
-_CHUNKS_A_SUM = 32
-"""Chunks that are added at once."""
+_TILES_A_SUM = 32
+"""Tiles of support vectors whose sums are added at once."""
 _MOST_PARTIAL_SUMS = 1 << 26
-"""Held at once, over all chunks: 256 MB."""
+"""Held at once, over all tiles of support vectors: 256 MB."""
 _MOST_COLUMNS = 64
 """Classifiers a launch."""
-_ROW_TILE = 256
-"""Support vectors are padded to a multiple: every size of a chunk divides it."""
+_ROW_TILE = 128
+"""Support vectors are padded to a multiple: every size of a tile divides it."""
 _SPLIT_ROWS = 16
 """Rows that a program splits; every tile size is a multiple."""
 _DEPTH = 32
@@ -85,7 +83,6 @@ def _rbf_kernel(
     minus_gamma,
     D_PAD: tl.constexpr,
     IN_TWO: tl.constexpr,
-    N_TILES: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -93,41 +90,39 @@ def _rbf_kernel(
 ):
     PARTS: tl.constexpr = 2 if IN_TWO else 1
     b = tl.program_id(0) * BLOCK_B + tl.arange(0, BLOCK_B)
-    chunk = tl.program_id(1)
+    s = tl.program_id(1) * BLOCK_S + tl.arange(0, BLOCK_S)
     d = tl.arange(0, BLOCK_D)
     r = tl.arange(0, BLOCK_R)
     x_BD = x_ptr + b.to(tl.int64)[:, None] * (PARTS * D_PAD) + d[None, :]
     x_square_B = tl.load(x_square_ptr + b)
-    sum_BR = tl.zeros((BLOCK_B, BLOCK_R), tl.float32)
-    for tile in range(N_TILES):
-        s = (chunk * N_TILES + tile) * BLOCK_S + tl.arange(0, BLOCK_S)
-        vectors_DS = vectors_ptr + s.to(tl.int64)[None, :] * (PARTS * D_PAD) + d[:, None]
-        dot_BS = tl.zeros((BLOCK_B, BLOCK_S), tl.float32)
-        for start in range(0, PARTS * D_PAD, PARTS * BLOCK_D):
-            x_big_BD = tl.load(x_BD + start)
-            vectors_big_DS = tl.load(vectors_DS + start)
-            if IN_TWO:
-                x_small_BD = tl.load(x_BD + start + BLOCK_D)
-                vectors_small_DS = tl.load(vectors_DS + start + BLOCK_D)
-                dot_BS = tl.dot(x_small_BD, vectors_big_DS, dot_BS, input_precision="tf32")
-                dot_BS = tl.dot(x_big_BD, vectors_small_DS, dot_BS, input_precision="tf32")
-                dot_BS = tl.dot(x_big_BD, vectors_big_DS, dot_BS, input_precision="tf32")
-            else:
-                dot_BS = tl.dot(x_big_BD, vectors_big_DS, dot_BS, input_precision="ieee")
-        # rounding can take a distance of zero below it
-        distance_BS = tl.maximum(x_square_B[:, None] + tl.load(norms_ptr + s)[None, :] - 2.0 * dot_BS, 0.0)
-        kernel_BS = tl.exp(minus_gamma * distance_BS)
-        coefficients_SR = coefficients_ptr + s[:, None] * (PARTS * BLOCK_R) + r[None, :]
-        big_SR = tl.load(coefficients_SR)
+    vectors_DS = vectors_ptr + s.to(tl.int64)[None, :] * (PARTS * D_PAD) + d[:, None]
+    dot_BS = tl.zeros((BLOCK_B, BLOCK_S), tl.float32)
+    for start in range(0, PARTS * D_PAD, PARTS * BLOCK_D):
+        x_big_BD = tl.load(x_BD + start)
+        vectors_big_DS = tl.load(vectors_DS + start)
         if IN_TWO:
-            small_SR = tl.load(coefficients_SR + BLOCK_R)
-            kernel_big_BS = _tf32_part(kernel_BS)
-            sum_BR = tl.dot(kernel_BS - kernel_big_BS, big_SR, sum_BR, input_precision="tf32")
-            sum_BR = tl.dot(kernel_big_BS, small_SR, sum_BR, input_precision="tf32")
-            sum_BR = tl.dot(kernel_big_BS, big_SR, sum_BR, input_precision="tf32")
+            x_small_BD = tl.load(x_BD + start + BLOCK_D)
+            vectors_small_DS = tl.load(vectors_DS + start + BLOCK_D)
+            # Tensor cores cut off what their sums cannot hold, always towards zero: a sum over all of D would drift.
+            step_BS = tl.dot(x_small_BD, vectors_big_DS, input_precision="tf32")
+            step_BS = tl.dot(x_big_BD, vectors_small_DS, step_BS, input_precision="tf32")
+            dot_BS += tl.dot(x_big_BD, vectors_big_DS, step_BS, input_precision="tf32")
         else:
-            sum_BR = tl.dot(kernel_BS, big_SR, sum_BR, input_precision="ieee")
-    tl.store(partial_ptr + (chunk.to(tl.int64) * n_x + b)[:, None] * BLOCK_R + r[None, :], sum_BR)
+            dot_BS = tl.dot(x_big_BD, vectors_big_DS, dot_BS, input_precision="ieee")
+    # rounding can take a distance of zero below it
+    distance_BS = tl.maximum(x_square_B[:, None] + tl.load(norms_ptr + s)[None, :] - 2.0 * dot_BS, 0.0)
+    kernel_BS = tl.exp(minus_gamma * distance_BS)
+    coefficients_SR = coefficients_ptr + s[:, None] * (PARTS * BLOCK_R) + r[None, :]
+    big_SR = tl.load(coefficients_SR)
+    if IN_TWO:
+        small_SR = tl.load(coefficients_SR + BLOCK_R)
+        kernel_big_BS = _tf32_part(kernel_BS)
+        sum_BR = tl.dot(kernel_BS - kernel_big_BS, big_SR, input_precision="tf32")
+        sum_BR = tl.dot(kernel_big_BS, small_SR, sum_BR, input_precision="tf32")
+        sum_BR = tl.dot(kernel_big_BS, big_SR, sum_BR, input_precision="tf32")
+    else:
+        sum_BR = tl.dot(kernel_BS, big_SR, input_precision="ieee")
+    tl.store(partial_ptr + (tl.program_id(1).to(tl.int64) * n_x + b)[:, None] * BLOCK_R + r[None, :], sum_BR)
 
 
 @triton.jit
@@ -136,7 +131,7 @@ def _sum_kernel(
     out_ptr,
     out_stride,
     n_x,
-    N_CHUNKS: tl.constexpr,
+    N_TILES: tl.constexpr,
     R: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -145,9 +140,9 @@ def _sum_kernel(
     c = tl.arange(0, BLOCK_C)
     r = tl.arange(0, BLOCK_R)
     sum_R = tl.zeros((BLOCK_R,), tl.float32)
-    for start in range(0, N_CHUNKS, BLOCK_C):
+    for start in range(0, N_TILES, BLOCK_C):
         part_CR = partial_ptr + ((start + c).to(tl.int64) * n_x + b)[:, None] * BLOCK_R + r[None, :]
-        inside_CR = (start + c < N_CHUNKS)[:, None] & (r < R)[None, :]
+        inside_CR = (start + c < N_TILES)[:, None] & (r < R)[None, :]
         sum_R += tl.sum(tl.load(part_CR, mask=inside_CR, other=0.0), axis=0)
     tl.store(out_ptr + b * out_stride + r, sum_R, mask=r < R)
 
@@ -187,17 +182,19 @@ def rbf_decision(x_BD: Tensor, prepared: PreparedVectors, gamma: float) -> Tenso
     if not len(prepared.norms):
         return out_BR.zero_()
     blocks, options = _blocks(x_BD.device, prepared.precision)
-    n_chunks = len(prepared.norms) // (_TILES_A_CHUNK * blocks["BLOCK_S"])
-    most_rows = max(1, _MOST_PARTIAL_SUMS // (n_chunks * _MOST_COLUMNS) // blocks["BLOCK_B"]) * blocks["BLOCK_B"]
+    n_tiles = len(prepared.norms) // blocks["BLOCK_S"]
+    widths = [group.shape[1] // _n_parts(prepared.precision) for group in prepared.coefficients]
+    most_rows = (
+        max(1, _MOST_PARTIAL_SUMS // (n_tiles * max(widths, default=1)) // blocks["BLOCK_B"]) * blocks["BLOCK_B"]
+    )
     with torch.cuda.device_of(x_BD):
         for start in range(0, len(x_BD), most_rows):
             x_bD = x_BD[start : start + most_rows]
             parts, square_b = _split(x_bD, prepared.precision, blocks["BLOCK_B"])
-            for group, coefficients in enumerate(prepared.coefficients):
+            for group, (coefficients, width) in enumerate(zip(prepared.coefficients, widths, strict=True)):
                 out_bC = out_BR[start : start + most_rows, group * _MOST_COLUMNS : (group + 1) * _MOST_COLUMNS]
-                width = coefficients.shape[1] // _n_parts(prepared.precision)
-                partial = x_BD.new_empty(n_chunks, len(parts), width)
-                _rbf_kernel[(len(parts) // blocks["BLOCK_B"], n_chunks)](
+                partial = x_BD.new_empty(n_tiles, len(parts), width)
+                _rbf_kernel[(len(parts) // blocks["BLOCK_B"], n_tiles)](
                     parts,
                     square_b,
                     prepared.parts,
@@ -208,7 +205,6 @@ def rbf_decision(x_BD: Tensor, prepared: PreparedVectors, gamma: float) -> Tenso
                     -gamma,
                     D_PAD=parts.shape[1] // _n_parts(prepared.precision),
                     IN_TWO=prepared.precision == "tf32x3",
-                    N_TILES=_TILES_A_CHUNK,
                     BLOCK_R=width,
                     **blocks,
                     **options,
@@ -218,10 +214,10 @@ def rbf_decision(x_BD: Tensor, prepared: PreparedVectors, gamma: float) -> Tenso
                     out_bC,
                     out_bC.stride(0),
                     len(parts),
-                    N_CHUNKS=n_chunks,
+                    N_TILES=n_tiles,
                     R=out_bC.shape[1],
                     BLOCK_R=width,
-                    BLOCK_C=_CHUNKS_A_SUM,
+                    BLOCK_C=_TILES_A_SUM,
                     num_warps=2,
                 )
     return out_BR
@@ -275,7 +271,7 @@ def _compiled(precision: str, large: bool, width: int) -> tuple[Any, ...]:
     pointers = ("x_ptr", "x_square_ptr", "vectors_ptr", "norms_ptr", "coefficients_ptr", "partial_ptr")
     signature = {**dict.fromkeys(pointers, "*fp32:16"), "n_x": "i32:16", "minus_gamma": "fp32"}
     blocks, options = _blocks_of(large, precision)
-    constants = {"D_PAD": 1056, "IN_TWO": precision == "tf32x3", "N_TILES": _TILES_A_CHUNK, "BLOCK_R": width, **blocks}
+    constants = {"D_PAD": 1056, "IN_TWO": precision == "tf32x3", "BLOCK_R": width, **blocks}
     return _rbf_kernel, signature, constants, options
 
 
@@ -293,7 +289,7 @@ COMPILED = [
     (
         _sum_kernel,
         {"partial_ptr": "*fp32:16", "out_ptr": "*fp32:16", "out_stride": "i32", "n_x": "i32:16"},
-        {"N_CHUNKS": 118, "R": 6, "BLOCK_R": 16, "BLOCK_C": _CHUNKS_A_SUM},
+        {"N_TILES": 235, "R": 6, "BLOCK_R": 16, "BLOCK_C": _TILES_A_SUM},
         {"num_warps": 2},
     ),
 ]

@@ -54,10 +54,10 @@ def test_blocks_of_queries_give_the_same_bits(monkeypatch):
     assert torch.equal(rbf_decision(*arguments, 1.0, impl="triton"), at_once)
 
 
-def test_many_chunks_of_vectors_are_all_counted(monkeypatch):
+def test_many_tiles_of_vectors_are_all_counted(monkeypatch):
     from gpu_select_kernels import rbf_triton
 
-    monkeypatch.setattr(rbf_triton, "_CHUNKS_A_SUM", 2)
+    monkeypatch.setattr(rbf_triton, "_TILES_A_SUM", 2)
     arguments = problem(3, 600, 8, 3)
     found_BR = rbf_decision(*arguments, 1.0, impl="triton")
     torch.testing.assert_close(found_BR.double(), exact(*arguments, 1.0), atol=1e-4, rtol=1e-5)
