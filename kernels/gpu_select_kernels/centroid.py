@@ -46,7 +46,9 @@ def nearest_centroid(
         Lloyd (1982), doi:10.1109/TIT.1982.1056489, assignment step.
     """
     _check(features_BD, centroids_KD, norms_K, owner_K, n_models, candidates_BM)
-    if resolve_impl(impl, features_BD) == "triton" and (n_models <= MOST_FUSED_MODELS or impl == "triton"):
+    if impl == "triton" and n_models > MOST_FUSED_MODELS:
+        raise ValueError(f"n_models: expected at most {MOST_FUSED_MODELS} for triton, got {n_models}; use torch")
+    if resolve_impl(impl, features_BD) == "triton" and n_models <= MOST_FUSED_MODELS:
         from gpu_select_kernels import centroid_triton
 
         return centroid_triton.nearest_centroid(features_BD, centroids_KD, norms_K, owner_K, n_models, candidates_BM)

@@ -9,8 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gpu_select_kernels.centroid import MOST_FUSED_MODELS
-
 __all__ = ["COMPILED", "nearest_centroid"]
 
 
@@ -79,8 +77,6 @@ def nearest_centroid(
     candidates_BM: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """`centroid.nearest_centroid` after its checks."""
-    if n_models > MOST_FUSED_MODELS:
-        raise ValueError(f"n_models: expected at most {MOST_FUSED_MODELS} for triton, got {n_models}; use torch")
     B, (K, D) = len(features_BD), centroids_KD.shape
     if features_BD.stride(1) != 1:
         features_BD = features_BD.contiguous()

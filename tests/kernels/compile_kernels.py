@@ -23,7 +23,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], options: dict[str, Any], target: GPUTarget):
     place = {name: i for i, name in enumerate(kernel.arg_names)}
     signature = {name: "constexpr" if name in constants else types[name].removesuffix(":16") for name in place}
-    aligned = {(place[name],): [["tt.divisibility", 16]] for name, kind in types.items() if kind.endswith(":16")}
+    aligned = {(place[name],): [["tt.divisibility", 16]] for name in place if types.get(name, "").endswith(":16")}
     fixed = {(place[name],): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=aligned)
     return triton.compile(source, target=target, options=options)

@@ -59,6 +59,7 @@ def test_of_equal_values_the_lowest_centroid_wins(B, K, D, M, with_candidates, i
         assert nearest_B[b] == next(k for k in range(K) if values_BK[b, k] == values_BK[b].max())
 
 
+@pytest.mark.interpreted
 def test_a_rows_bits_do_not_depend_on_the_batch():
     features_BD, *fixed, _ = problem(67, 70, 40, 5)
     together = nearest_centroid(features_BD, *fixed, impl="triton")

@@ -30,7 +30,7 @@ def test_on_cuda_the_kernel_runs_where_it_can(monkeypatch, has_triton, compiling
 
 
 def test_a_name_is_taken_as_it_is(monkeypatch):
-    pytest.importorskip("triton")
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert resolve_impl("torch", OnCuda()) == "torch"
     assert resolve_impl("triton", OnCuda()) == "triton"

@@ -36,6 +36,7 @@ def test_decision_values_are_close_to_float64(B, S, D, R, gamma, impl, precision
     assert (found_BR.double() - expected_BR).abs().max() < bound
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 def test_a_rows_bits_do_not_depend_on_the_batch(precision):
     x_BD, *fixed = problem(66, 150, 20, 5)
@@ -45,6 +46,7 @@ def test_a_rows_bits_do_not_depend_on_the_batch(precision):
         assert torch.equal(alone, together[rows])
 
 
+@pytest.mark.interpreted
 def test_blocks_of_queries_give_the_same_bits(monkeypatch):
     from gpu_select_kernels import rbf_triton
 
@@ -54,6 +56,7 @@ def test_blocks_of_queries_give_the_same_bits(monkeypatch):
     assert torch.equal(rbf_decision(*arguments, 1.0, impl="triton"), at_once)
 
 
+@pytest.mark.interpreted
 def test_many_tiles_of_vectors_are_all_counted(monkeypatch):
     from gpu_select_kernels import rbf_triton
 
@@ -63,6 +66,7 @@ def test_many_tiles_of_vectors_are_all_counted(monkeypatch):
     torch.testing.assert_close(found_BR.double(), exact(*arguments, 1.0), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3"])
 def test_prepared_vectors_give_the_same_bits(precision):
     x_BD, *fixed = problem(5, 40, 33, 4)
@@ -87,6 +91,7 @@ def test_nothing_in_gives_zeros_or_nothing(B, S, R, impl):
     assert torch.equal(found_BR, torch.zeros(B, R))
 
 
+@pytest.mark.interpreted
 def test_rows_may_be_strided():
     x_BD, vectors_SD, *rest = problem(3, 20, 10, 2)
     expected = rbf_decision(x_BD, vectors_SD, *rest, 1.0, impl="triton")

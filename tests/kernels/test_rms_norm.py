@@ -47,6 +47,7 @@ def test_the_reference_has_the_bits_of_transformers(dtype):
     assert torch.equal(normed_TD, norm(y_TD))
 
 
+@pytest.mark.interpreted
 def test_the_kernel_rounds_where_the_reference_does():
     x_TD, weight_D, residual_TD = problem(40, 512, torch.float16)
     kernel, _ = rms_norm(x_TD, weight_D, EPS, residual_TD, impl="triton")

@@ -69,6 +69,7 @@ def test_the_reference_has_the_bits_of_transformers(dtype):
     assert torch.equal(k_THd, k_HTd[0].transpose(0, 1))
 
 
+@pytest.mark.interpreted
 def test_the_kernel_rounds_where_the_reference_does():
     arguments = (*problem(50, 4, 2, 64, torch.float16, table=torch.float16), 4, 2, 64, EPS)
     kernel, reference = (qk_norm_rope(*arguments, impl=impl)[:2] for impl in ("triton", "torch"))

@@ -93,10 +93,10 @@ def test_one_by_one_decides_like_a_batch():
 @pytest.fixture
 def fused(monkeypatch):
     """The kernel instead of the product, under Triton's interpreter."""
-    pytest.importorskip("triton")
     monkeypatch.setattr(KMeansSelector, "impl", "triton")
 
 
+@pytest.mark.interpreted
 @pytest.mark.usefixtures("fused")
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(problem=problems())
@@ -104,9 +104,9 @@ def test_the_kernel_gives_ties_to_the_lowest_centroid(engine, decide, problem):
     assert decide(*problem) == engine.decide(*problem)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("with_candidates", [False, True])
 def test_the_kernel_scores_like_the_product(monkeypatch, with_candidates):
-    pytest.importorskip("triton")
     rng = np.random.default_rng(2)
     selector = KMeansSelector(torch.from_numpy(rng.normal(size=(70, 50))).float(), [MODELS[i % 4] for i in range(70)])
     queries_BD = torch.from_numpy(rng.normal(size=(20, 50))).float()

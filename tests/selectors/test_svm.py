@@ -184,9 +184,9 @@ def test_blocks_and_single_queries_decide_like_a_batch(monkeypatch):
     assert selector(queries_BD[:0]).shape == (0, 4)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("n_linear", "n_rbf"), [(0, 3), (4, 5)])
 def test_the_kernel_scores_like_the_products(monkeypatch, n_linear, n_rbf):
-    pytest.importorskip("triton")
     selector = fitted(random_document(7, n_linear=n_linear, n_rbf=n_rbf, dim=3))
     queries_BD = torch.from_numpy(np.random.default_rng(9).normal(size=(30, 3))).float()
     expected_BM = selector(queries_BD)
@@ -195,8 +195,8 @@ def test_the_kernel_scores_like_the_products(monkeypatch, n_linear, n_rbf):
     assert selector(queries_BD[:0]).shape == (0, len(selector.models))
 
 
+@pytest.mark.interpreted
 def test_the_kernels_layout_of_the_vectors_is_made_again_after_a_move(monkeypatch):
-    pytest.importorskip("triton")
     selector = fitted(random_document(7, n_linear=0, n_rbf=2, dim=3))
     monkeypatch.setattr(selector, "impl", "triton")
     queries_BD = torch.from_numpy(np.random.default_rng(9).normal(size=(5, 3))).float()
