@@ -145,6 +145,22 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def interpreted_loops() -> None:
+    """Lets interpreted kernels loop up to a number that they loaded: numpy 2.4 turns no array of one number into it."""
+    if os.environ.get("TRITON_INTERPRET") != "1" or importlib.util.find_spec("triton") is None:
+        return
+    from triton.runtime import interpreter
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patched
+
+
 class CliResult(NamedTuple):
     """What a call of the command line left behind."""
 

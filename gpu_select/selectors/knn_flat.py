@@ -148,7 +148,9 @@ class Float32Search(nn.Module):
     def error(self, x_bD: Tensor) -> Tensor:
         """(b, 1) bound on the rounding of a float32 squared distance taken as ||u||^2 - 2 x.u (+ ||x||^2)."""
         length_b1 = torch.linalg.vector_norm(x_bD, dim=1, keepdim=True)
-        error_b1: Tensor = (length_b1 + self.longest).square() * summing_error(x_bD.shape[1])
+        # and on numbers too small for float32, of which a device may make zeros
+        smallest = x_bD.shape[1] * torch.finfo(torch.float32).tiny
+        error_b1: Tensor = (length_b1 + self.longest).square() * summing_error(x_bD.shape[1]) + smallest
         return error_b1
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import torch
+from gpu_select_kernels.knn import QUERY_TILE, pair_distances
 from torch import Tensor, nn
 
+from gpu_select.selectors.knn_bins import BinSearch
 from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, GroupedSearch, Search, has_fast_bfloat16
 from gpu_select.selectors.knn_groups import TailGroups, distinct_by_tail
 
@@ -25,6 +28,9 @@ _PAIRS = 1 << 14
 
 _FEW_VECTORS = 2048
 """With fewer, neither bfloat16 nor groups have anything to win."""
+
+_MANY_VECTORS = 1 << 15
+"""From here on, all distances of a query take longer to write and to read on CUDA than to compute."""
 
 
 class RowIndex(nn.Module):
@@ -69,14 +75,11 @@ class RowIndex(nn.Module):
         self.register_buffer("count_UM", count_UM)
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
         self._faiss: Search | None = None
-        self._quick: Search | None = None
+        self._quick: Search | None = None  # made where it is first needed
         if backend == "faiss":
             from gpu_select.selectors.knn_faiss import FlatSearch
 
             self._faiss = FlatSearch(vectors_UD)
-        elif large:
-            low = BFloat16Search(self.flat, self.groups) if has_fast_bfloat16() else None
-            self._quick = GroupedSearch(self.groups, self.flat, low or self.flat) if self.groups else low
 
     def forward(self, features_BD: Tensor, k: int, labels_BM: Tensor | None = None) -> Tensor:
         """The k rows closest to each query by Euclidean distance.
@@ -94,8 +97,12 @@ class RowIndex(nn.Module):
         k = min(k, self.n_rows)
         n = min(k + _SLACK, self.n_vectors)
         budget = _BLOCK_BYTES.get(features_BD.device.type, _BLOCK_BYTES["cpu"])
-        # a float32 for every vector, and a few tables over the proposed rows
-        n_queries = max(1, budget // max(4 * self.n_vectors, 32 * n * self.rows_UR.shape[1]))
+        search = self._search(features_BD, n, masked=labels_BM is not None)
+        # a float32 for every vector, or two bin searches, and a few tables over the proposed rows
+        held = 2 * search.bytes_a_query if isinstance(search, BinSearch) else 4 * self.n_vectors
+        n_queries = max(1, budget // max(held, 32 * n * self.rows_UR.shape[1]))
+        if n_queries > QUERY_TILE:
+            n_queries -= n_queries % QUERY_TILE
         if len(features_BD) > n_queries and self.groups and _on_cpu(features_BD):
             # blocks of one group each, or nearly so
             order_B = self.groups(features_BD)[0].argsort()
@@ -108,11 +115,34 @@ class RowIndex(nn.Module):
         masks = torch.split(labels_BM, n_queries) if labels_BM is not None else [None] * len(blocks)
         return torch.cat([self._block(x_bD, k, mask_bM, _SLACK) for x_bD, mask_bM in zip(blocks, masks, strict=True)])
 
+    def _search(self, x_bD: Tensor, n: int, *, masked: bool) -> Search:
+        """What proposes n vectors on a device."""
+        if self._faiss is not None:
+            return self._faiss
+        if _on_cpu(x_bD) and self.n_vectors >= _FEW_VECTORS:
+            if self._quick is None:
+                low = BFloat16Search(self.flat, self.groups) if has_fast_bfloat16() else None
+                self._quick = GroupedSearch(self.groups, self.flat, low or self.flat) if self.groups else low
+            return self._quick or self.flat
+        if x_bD.is_cuda and not torch.compiler.is_compiling() and not masked and self.n_vectors >= _MANY_VECTORS:
+            if self._quick is None:
+                self._quick = BinSearch(self.flat, self.groups)
+            if isinstance(self._quick, BinSearch) and self._quick.can_take(n):
+                return self._quick
+        return self.flat
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._quick = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_quick": None}
+
     def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
         n = min(k + slack, self.n_vectors)
         allowed_bU = None if labels_bM is None else labels_bM.float() @ self.count_UM.T > 0
         on_cpu = _on_cpu(x_bD)
-        search: Search = self._faiss or (self._quick if on_cpu else None) or self.flat
+        search = self._search(x_bD, n, masked=labels_bM is not None)
         approx_bn, vector_bn = search(x_bD, min(k, n), n, allowed_bU)
         # the vector that completes k rows, and what float32 cannot tell from it
         if labels_bM is None:
@@ -166,12 +196,9 @@ class RowIndex(nn.Module):
     def _exact(self, x_bD: Tensor, vector_bn: Tensor, near_bn: Tensor) -> Tensor:
         """(b, n) squared distances in float64 (float32 on MPS) where `near_bn`, infinity elsewhere."""
         dtype = torch.float32 if x_bD.device.type == "mps" else torch.float64
-        out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype, device=x_bD.device)
         if not _on_cpu(x_bD):
-            for j in range(vector_bn.shape[1]):
-                difference_bD = x_bD.to(dtype) - self.flat.vectors[vector_bn[:, j]].to(dtype)
-                out_bn[:, j] = difference_bD.square().sum(dim=1)
-            return out_bn.masked_fill(~near_bn, torch.inf)
+            return pair_distances(x_bD, self.flat.vectors, vector_bn, near_bn, dtype=dtype)
+        out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype)
         query_P, place_P = near_bn.nonzero(as_tuple=True)
         for query_p, place_p in zip(torch.split(query_P, _PAIRS), torch.split(place_P, _PAIRS), strict=True):
             difference_pD = x_bD[query_p].to(dtype) - self.flat.vectors[vector_bn[query_p, place_p]].to(dtype)

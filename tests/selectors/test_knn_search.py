@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from gpu_select.errors import MissingDependencyError
 from gpu_select.selectors import KNNSelector, knn_flat, knn_search
+from gpu_select.selectors.knn_bins import BinSearch
 from gpu_select.selectors.knn_flat import has_fast_bfloat16
 from gpu_select.selectors.knn_search import RowIndex
 
@@ -29,9 +30,11 @@ each_way = pytest.mark.parametrize(
         pytest.param("bfloat16", marks=needs_bfloat16),
         pytest.param("faiss", marks=pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="needs faiss")),
         "device",
+        "bins",
     ],
 )
 """How neighbours are proposed, and as on a device: without any look at the numbers."""
+LOOKS_AWAY = ("device", "bins")
 
 
 def brute_force(rows_ND, labels_N, queries_BD, k, masks_BM=None):
@@ -52,7 +55,9 @@ def search(way, rows_ND, labels_N, queries_BD, k, masks_BM=None, n_tail=0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(knn_search, "_FEW_VECTORS", 1)
         patch.setattr(knn_search, "has_fast_bfloat16", lambda: way == "bfloat16")
-        patch.setattr(torch.compiler, "is_compiling", lambda: way == "device")
+        patch.setattr(torch.compiler, "is_compiling", lambda: way in LOOKS_AWAY)
+        if way == "bins" and masks is None:
+            patch.setattr(RowIndex, "_search", lambda self, x, n, masked: BinSearch(self.flat, self.groups, "torch"))
         backend = "faiss" if way == "faiss" else "torch"
         patch.setattr(knn_flat, "_FEW_QUERIES", 0)
         index = RowIndex(torch.from_numpy(rows_ND), torch.from_numpy(labels_N), N_LABELS, backend, n_tail)
@@ -81,7 +86,7 @@ def test_rows_on_a_small_grid(way, problem):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("n", "dim", "k"), [(3001, 7, 1), (3001, 7, 5), (2500, 9, 40), (40, 3, 64)])
 def test_rows_where_hundreds_of_points_are_equally_close(way, masked, n, dim, k):
-    if n > 40 and way == "device":
+    if n > 40 and way in LOOKS_AWAY:
         pytest.skip("more near-ties than are proposed may be cut short there")
     rng = np.random.default_rng(n + k)
     rows_ND = rng.integers(-1, 2, (n, dim)).astype(np.float32)
@@ -96,7 +101,7 @@ def test_rows_where_hundreds_of_points_are_equally_close(way, masked, n, dim, k)
 @pytest.mark.parametrize("offset", [0.0, 3000.0])
 def test_rows_that_float32_cannot_order(way, offset):
     """Neighbours one step of float32 apart; far from zero, all of them are closer than what a product resolves."""
-    if offset and way == "device":
+    if offset and way in LOOKS_AWAY:
         pytest.skip("more near-ties than are proposed may be cut short there")
     rng = np.random.default_rng(5)
     rows_ND = np.repeat(rng.normal(size=(100, 24)), 15, axis=0).astype(np.float32) + np.float32(offset)
@@ -115,7 +120,7 @@ def test_rows_of_any_scale_and_spread(way, seed):
     """From points all around zero to points so close together and far from it that their products are alike."""
     rng = np.random.default_rng(seed)
     dim, n, k = int(rng.choice([3, 64, 300])), int(rng.choice([50, 1500])), int(rng.integers(1, 30))
-    scale, spread = 10.0 ** rng.uniform(-3, 3), 10.0 ** rng.uniform(-0.5 if way == "device" else -7, 0)
+    scale, spread = 10.0 ** rng.uniform(-3, 3), 10.0 ** rng.uniform(-0.5 if way in LOOKS_AWAY else -7, 0)
     middle = rng.normal(size=(1, dim))
     rows_ND = scale * (middle + spread * rng.normal(size=(n, dim)) * 10 ** rng.uniform(-2, 0, size=(n, 1)))
     queries_BD = (scale * (middle + spread * rng.normal(size=(20, dim)))).astype(np.float32)
@@ -209,13 +214,14 @@ def grouped_index(rows_ND, monkeypatch, low):
 def searched_in(index, monkeypatch):
     """Records how many queries are searched in one group and how many in all."""
     counts = {"group": 0, "all": 0}
-    inner = index._quick._search
+    quick = index._search(torch.zeros(1, 1), 1, masked=False)
+    inner = quick._search
 
     def spy(x_bD, k, n, allowed_bU, group_b=None):
         counts["all" if group_b is None else "group"] += len(x_bD)
         return inner(x_bD, k, n, allowed_bU, group_b)
 
-    monkeypatch.setattr(index._quick, "_search", spy)
+    monkeypatch.setattr(quick, "_search", spy)
     return counts
 
 
