@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gpu_select.artifacts import Artifact, find_selector_files, load_selector
 from gpu_select.domains import DEFAULT_DOMAIN, N_DOMAINS, domain_index
@@ -39,9 +38,6 @@ DEFAULT_ENCODER = "qwen3"
 
 _SELECT_ROWS = 65_536
 """Ready vectors that go to the device at once: 270 MB at D = 1038."""
-
-_TILE = 256
-"""Queries that are decided at once behind a deterministic encoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +115,21 @@ class Router(nn.Module):
         artifact = load_selector(models_dir, algorithm=algorithm, device=target, backend=knn_backend)
         if not isinstance(encoder, Encoder):
             encoder = load_encoder(encoder or artifact.encoder_name or DEFAULT_ENCODER, device=target, dtype=dtype)
+        router = cls.of(encoder, artifact)
         if deterministic:
-            encoder.make_deterministic()
-        return cls.of(encoder, artifact)
+            router.make_deterministic()
+        return router
 
     @classmethod
     def of(cls, encoder: Encoder, artifact: Artifact) -> Router:
         """A router of a loaded encoder and a loaded file, after checking that they belong together."""
         artifact.check_encoder(encoder.name, encoder.fingerprint)
         return cls(encoder, artifact.selector)
+
+    def make_deterministic(self) -> None:
+        """Decide on a query the same, bit for bit, in whatever batch it is; see `Encoder.make_deterministic`."""
+        self.encoder.make_deterministic()
+        self.selector.deterministic = True
 
     def use_cuda_graphs(self, *, max_tokens: int = 2048, max_texts: int = 64) -> None:
         """Replay small batches as CUDA graphs from now on: for serving, where launching kernels takes longest.
@@ -191,20 +193,9 @@ class Router(nn.Module):
         return self._select(build_features(embeddings_Bd, domain_B), candidates)
 
     def _select(self, features_BD: Tensor, candidates: Tensor | None) -> Choice:
-        choice = self._choose(features_BD, candidates)
+        choice = choose(self.selector(features_BD, candidates))
         # some rows come out as the nearest of a NaN, too, and their votes are finite
         return choice._replace(score=choice.score + 0 * features_BD.sum(dim=1))
-
-    def _choose(self, features_BD: Tensor, candidates: Tensor | None) -> Choice:
-        if not self.encoder.deterministic:
-            return choose(self.selector(features_BD, candidates))
-        # libraries choose the order of their sums by the shape, so every query goes through the same one
-        B = len(features_BD)
-        blocks = torch.split(functional.pad(features_BD, (0, 0, 0, -B % _TILE)), _TILE)
-        mask_BM = None if candidates is None else candidates.expand(B, len(self.models))
-        masks = [None] * len(blocks) if mask_BM is None else _tiles_of_mask(mask_BM)
-        parts = [choose(self.selector(block, mask)) for block, mask in zip(blocks, masks, strict=True)]
-        return Choice(*(torch.cat(column)[:B] for column in zip(*parts, strict=True))) if B else _nothing()
 
     def route(
         self,
@@ -387,11 +378,6 @@ def route_features(
         return choose(selector(torch.from_numpy(block).to(selector.device), mask))
 
     return _routes(selector.models, _in_blocks(decide, len(features_BD)), np.arange(len(features_BD)))
-
-
-def _tiles_of_mask(mask_BM: Tensor) -> tuple[Tensor, ...]:
-    filled = functional.pad(mask_BM, (0, 0, 0, -len(mask_BM) % _TILE), value=True)
-    return torch.split(filled, _TILE)
 
 
 def _in_blocks(decide: Callable[[slice], Choice], n_rows: int) -> Choice:

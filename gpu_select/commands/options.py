@@ -14,6 +14,7 @@ __all__ = [
     "data_file",
     "device",
     "embedding_model",
+    "encoding",
     "models_dir",
     "names",
     "open_cache",
@@ -58,6 +59,15 @@ def device(function: _F) -> _F:
         help="Of the encoder.  [default: float32 on the CPU, bfloat16 elsewhere]",
     )(function)
     return click.option("--device", default="auto", metavar="DEVICE", help=text)(function)
+
+
+def encoding(function: _F) -> _F:
+    """--deterministic and --compile."""
+    text = "Decide on a query the same, bit for bit, in whatever batch it is; costs some speed."
+    function = click.option(
+        "--compile", "compile_layers", is_flag=True, help="Let torch.compile fuse the encoder's layers; a slow start."
+    )(function)
+    return click.option("--deterministic", is_flag=True, help=text)(function)
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:

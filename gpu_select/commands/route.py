@@ -39,6 +39,7 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 @options.embedding_model(None)
 @options.cache_dir(None)
 @options.device
+@options.encoding
 @click.option("--token-budget", type=int, help="Tokens the encoder takes at once.  [default: by device]")
 @click.option("--knn-backend", type=click.Choice(["torch", "faiss"]), default="torch", show_default=True)
 @click.option("--input-format", type=_FORMATS, help="Where the name does not tell.")
@@ -74,7 +75,9 @@ def route(
     knn_backend: Any,
     input_format: str | None,
     output_format: str | None,
-    timings: bool,
+    timings: bool = False,
+    deterministic: bool = False,
+    compile_layers: bool = False,
 ) -> RouteReport:
     """Check the options against each other, then stream."""
     from gpu_select.artifacts import load_selector
@@ -85,7 +88,9 @@ def route(
         raise click.UsageError("give either --input LOG or --features F.npy")
     if model is not None and (models_dir is not None or algorithm is not None):
         raise click.UsageError("--model names one file: give it without --models-dir and --algorithm")
-    if features is not None and (embedding_model or cache_dir or domain_field or keep or token_budget):
+    if features is not None and (
+        embedding_model or cache_dir or domain_field or keep or token_budget or compile_layers
+    ):
         raise click.UsageError("--features holds vectors: no encoder, domain or other input field is read with it")
     if token_budget is not None and token_budget < 1:
         raise ConfigError("token-budget", token_budget, "an integer >= 1")
@@ -99,7 +104,9 @@ def route(
     if candidates is not None:
         artifact.selector.candidate_mask(candidates)
     if features is not None:
-        report = _route_vectors(features, output, output_format, artifact, candidates)
+        report = _route_vectors(
+            features, output, output_format, artifact, candidates=candidates, deterministic=deterministic
+        )
     else:
         assert input_path is not None
         report = _route_log(
@@ -113,6 +120,8 @@ def route(
             encoder_name=embedding_model,
             device=target,
             dtype=dtype,
+            deterministic=deterministic,
+            compile_layers=compile_layers,
             cache_dir=cache_dir,
             token_budget=token_budget,
             formats=(input_format, output_format),
@@ -135,6 +144,8 @@ def _route_log(
     encoder_name: str | None,
     device: Any,
     dtype: Any,
+    deterministic: bool,
+    compile_layers: bool,
     cache_dir: str | None,
     token_budget: int | None,
     formats: tuple[str | None, str | None],
@@ -158,6 +169,10 @@ def _route_log(
                     raise ConfigError(option, name, f"one of the columns of {input_path}: {', '.join(fixed)}")
         encoder = load_encoder(encoder_name or artifact.encoder_name or DEFAULT_ENCODER, device=device, dtype=dtype)
         router = Router.of(encoder, artifact)
+        if deterministic:
+            router.make_deterministic()
+        if compile_layers:
+            encoder.compile_layers()
         columns = keep if keep is not None else fixed
         with (
             open_writer(
@@ -192,13 +207,20 @@ def _route_log(
 
 
 def _route_vectors(
-    features: str, output: str, output_format: str | None, artifact: Artifact, candidates: list[str] | None
+    features: str,
+    output: str,
+    output_format: str | None,
+    artifact: Artifact,
+    *,
+    candidates: list[str] | None,
+    deterministic: bool,
 ) -> RouteReport:
     from gpu_select import pipeline
     from gpu_select.errors import DimensionError
     from gpu_select.logs import open_writer
     from gpu_select.router import route_features
 
+    artifact.selector.deterministic = deterministic
     vectors = _open_vectors(features)
     width, dim = vectors.shape[1], artifact.selector.dim
     if width != dim:

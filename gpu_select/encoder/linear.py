@@ -7,13 +7,11 @@ from typing import Any, Self
 
 import torch
 from gpu_select_kernels.packed_product import can_pack, pack, packed_product
+from gpu_select_kernels.rowwise import rowwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Linear", "rowwise"]
-
-_SERIAL = 32_767
-"""Numbers of a tensor that torch never cuts among its threads."""
+__all__ = ["Linear"]
 
 
 class Linear(nn.Module):
@@ -68,19 +66,3 @@ class Linear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}
-
-
-def rowwise(function: Callable[[Tensor], Tensor], x_NI: Tensor) -> Tensor:
-    """function(x_NI), such that a row's bits depend on that row alone.
-
-    On the CPU, torch computes functions such as exp and erf in vectors, and rounds otherwise in what is left over
-    behind the last vector: at the end of a tensor, and wherever one thread's part of a large tensor ends.
-
-    Args:
-        function: of each number, or of numbers of the same row.
-        x_NI: (N, I).
-    """
-    if x_NI.device.type != "cpu":
-        return function(x_NI)
-    rows = max(1, _SERIAL // x_NI.shape[1]) if x_NI.shape[1] % 64 == 0 else 1
-    return torch.cat([function(part) for part in torch.split(x_NI, rows)])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from gpu_select_kernels.rms_norm import rms_norm
 from gpu_select_kernels.rope import qk_norm_rope
+from gpu_select_kernels.rowwise import rowwise
 from gpu_select_kernels.swiglu import swiglu
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gpu_select.encoder.layouts import Layout
-from gpu_select.encoder.linear import Linear, rowwise
+from gpu_select.encoder.linear import Linear
 from gpu_select.encoder.registry import Pooling
 
 __all__ = ["Qwen3Backbone"]
@@ -109,6 +111,13 @@ class Qwen3Backbone(nn.Module):
         if {f"{module}.weight" for module in ["embed_tokens", "norm", *modules]} != set(weights):
             return None
         return cls(weights, model, pooling)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        frequencies = self.frequencies
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # whatever the weights' dtype: rounded to bfloat16, they would be off by whole radians at position 1000
+        self.frequencies = frequencies.to(self.frequencies.device)
+        return self
 
     def compile_layers(self, **options: Any) -> None:
         """Let torch.compile fuse what stands before and behind attention in each layer; the layers share the result.

@@ -8,10 +8,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gpu_select.errors import CandidateError, DimensionError
 
 __all__ = ["Choice", "Selector", "best_per_model", "choose", "distinct_rows", "exact_float32", "rounded", "with_winner"]
+
+
+_TILE = 256
+"""Queries that a deterministic selector scores at once."""
 
 
 class Choice(NamedTuple):
@@ -32,9 +37,11 @@ class Selector(nn.Module):
         algorithm: the name that the file format gives it.
         models: the M model names, in the order in which ties are decided.
         dim: D, the width of the features it takes.
+        deterministic: whether a query's scores have the same bits in whatever batch it is, at some cost of speed.
     """
 
     algorithm: str
+    deterministic: bool = False
 
     def __init__(self, models: Sequence[str], dim: int) -> None:
         super().__init__()
@@ -63,12 +70,23 @@ class Selector(nn.Module):
         if candidates is not None:
             mask_BM = candidates.expand(len(features_BD), len(self.models))
         with exact_float32():
-            scores_BM = self.scores(features_BD.float(), mask_BM)
+            scores = self._scores_in_tiles if self.deterministic else self.scores
+            scores_BM = scores(features_BD.float(), mask_BM)
         return scores_BM if mask_BM is None else scores_BM.masked_fill(~mask_BM, -torch.inf)
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32 scores; candidates matter here only where they change what is searched."""
         raise NotImplementedError
+
+    def _scores_in_tiles(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
+        # libraries choose the order of their sums by the shape, so every query goes through the same one
+        filling = (0, 0, 0, -len(features_BD) % _TILE)
+        tiles = torch.split(functional.pad(features_BD, filling), _TILE)
+        masks: Sequence[Tensor | None] = [None] * len(tiles)
+        if candidates_BM is not None:
+            masks = torch.split(functional.pad(candidates_BM, filling, value=True), _TILE)
+        parts = [self.scores(tile, mask) for tile, mask in zip(tiles, masks, strict=True)]
+        return torch.cat(parts)[: len(features_BD)]
 
     def candidate_mask(self, names: Sequence[str]) -> Tensor:
         """(M,) bool, true for the named models.

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from gpu_select_kernels.dispatch import Impl, resolve_impl
 from gpu_select_kernels.rbf import Prepared, prepare_vectors, rbf_decision
+from gpu_select_kernels.rowwise import rowwise
 from torch import Tensor, nn
 
 from gpu_select.selectors.base import Selector, best_per_model, distinct_rows
@@ -60,7 +61,6 @@ class SVMSelector(Selector):
 
     algorithm = "svm"
     impl: Impl = "auto"
-    weights_UD: Tensor
     place_L: Tensor
     rho_F: Tensor
     owner_F: Tensor
@@ -74,18 +74,18 @@ class SVMSelector(Selector):
         self.one_part_a_model = len(names) == len(models)
         weights_LD = torch.stack([part.weights_D.float() for part in linear]) if linear else torch.empty(0, dim)
         weights_UD, place_L = distinct_rows(weights_LD)
-        self.register_buffer("weights_UD", weights_UD)
+        self.linear_values = FixedLinear(weights_UD, weights_UD.new_zeros(len(weights_UD)), scale=1.0)
         self.register_buffer("place_L", place_L)
         rho_F = [part.rho for part in linear] + [part.rho for part in rbf]
         self.register_buffer("rho_F", torch.tensor(rho_F, dtype=torch.float32))
         self.gammas = tuple(sorted({part.gamma for part in rbf}))
-        self.norms_less_products = nn.ModuleList()
+        self.norms_less_products, self.weighted_sums = nn.ModuleList(), nn.ModuleList()
         for g, gamma in enumerate(self.gammas):
             vectors_SD, coefficients_SR = _shared(rbf, gamma)
             coefficients_US, place_R = distinct_rows(coefficients_SR.T)
             norms_S = vectors_SD.double().square().sum(dim=1)
             self.norms_less_products.append(FixedLinear(vectors_SD, norms_S.float(), scale=-2.0))
-            self.register_buffer(f"dual_coef_{g}", coefficients_US.T.contiguous())
+            self.weighted_sums.append(FixedLinear(coefficients_US, torch.zeros(len(coefficients_US)), scale=1.0))
             self.register_buffer(f"place_{g}", place_R)
         self._prepared: list[Prepared | None] | None = None
 
@@ -94,11 +94,11 @@ class SVMSelector(Selector):
         norm_B1 = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True)
         # the engine leaves a (nearly) zero vector as it is
         x_BD = torch.where(norm_B1 > 1e-10, features_BD / norm_B1, features_BD)
-        values_BF = (x_BD @ self.weights_UD.T)[:, self.place_L]
+        values_BF: Tensor = self.linear_values(x_BD)[:, self.place_L]
         if self.gammas and resolve_impl(self.impl, x_BD) == "triton":
             values_BF = torch.cat([values_BF, self._fused_rbf(x_BD)], dim=1)
         elif self.gammas:
-            widest = max(self.get_buffer(f"dual_coef_{g}").shape[0] for g in range(len(self.gammas)))
+            widest = max(len(linear.get_buffer("weight_ND")) for linear in self.norms_less_products)
             rows = max(1, _BLOCK_ELEMENTS // widest)
             rbf = [self._rbf(x_bD) for x_bD in torch.split(x_BD, rows)] or [x_BD.new_empty(0, self._n_rbf())]
             values_BF = torch.cat([values_BF, torch.cat(rbf)], dim=1)
@@ -116,14 +116,15 @@ class SVMSelector(Selector):
         for g, gamma in enumerate(self.gammas):
             distances_BS = self.norms_less_products[g](x_BD)
             # rounding can take a distance of zero below it
-            kernel_BS = distances_BS.add_(square_B1).clamp_(min=0).mul_(-gamma).exp_()
-            out_BR += (kernel_BS @ self.get_buffer(f"dual_coef_{g}"))[:, self.get_buffer(f"place_{g}")]
+            exponents_BS = distances_BS.add_(square_B1).clamp_(min=0).mul_(-gamma)
+            kernel_BS = rowwise(torch.exp, exponents_BS) if self.deterministic else exponents_BS.exp_()
+            out_BR += self.weighted_sums[g](kernel_BS)[:, self.get_buffer(f"place_{g}")]
         return out_BR
 
     def _fused_rbf(self, x_BD: Tensor) -> Tensor:
         fixed = [
-            (linear.get_buffer("weight_ND"), linear.get_buffer("bias_N"), self.get_buffer(f"dual_coef_{g}"))
-            for g, linear in enumerate(self.norms_less_products)
+            (vectors.get_buffer("weight_ND"), vectors.get_buffer("bias_N"), sums.get_buffer("weight_ND").T.contiguous())
+            for vectors, sums in zip(self.norms_less_products, self.weighted_sums, strict=True)
         ]
         if self._prepared is None:
             self._prepared = [prepare_vectors(*tensors, impl="triton") for tensors in fixed]
