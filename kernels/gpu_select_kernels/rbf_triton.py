@@ -172,8 +172,9 @@ def prepare_vectors(vectors_SD: Tensor, norms_S: Tensor, coefficients_SR: Tensor
         if precision == "tf32x3":
             big_SC = ((padded_SC.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
             padded_SC = torch.cat([big_SC, padded_SC - big_SC], dim=1)
-        groups.append(padded_SC)
-    return PreparedVectors(parts, functional.pad(norms_S, (0, padding)), groups, coefficients_SR.shape[1], precision)
+        groups.append(padded_SC.contiguous())
+    norms_s = functional.pad(norms_S, (0, padding)).contiguous()
+    return PreparedVectors(parts, norms_s, groups, coefficients_SR.shape[1], precision)
 
 
 def rbf_decision(x_BD: Tensor, prepared: PreparedVectors, gamma: float) -> Tensor:
