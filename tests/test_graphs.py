@@ -44,7 +44,7 @@ def batch_of(lengths: list[int], seed: int) -> TokenBatch:
     generator = np.random.default_rng(seed)
     lengths = sorted(lengths, reverse=True)
     ids = generator.integers(1, 1000, sum(lengths)).astype(np.int32)
-    tokenized = Tokenized(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), bool), 0)
+    tokenized = Tokenized(ids, np.cumsum([0, *lengths]), np.zeros(len(lengths), bool))
     return pack(tokenized, np.arange(len(lengths)), CPU, generator.integers(0, 14, len(lengths)))
 
 

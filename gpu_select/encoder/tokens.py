@@ -38,8 +38,6 @@ class Tokenized:
     """(N + 1,): text i is ids[offsets[i]:offsets[i + 1]], at least one token."""
     truncated: NDArray[np.bool_]
     """(N,): whether the text had more tokens than the encoder takes."""
-    pad_id: int
-    """Fills rows up to a common length."""
 
     def __len__(self) -> int:
         return len(self.truncated)
@@ -53,21 +51,6 @@ class Tokenized:
     def n_truncated(self) -> int:
         """Texts that were cut."""
         return int(self.truncated.sum())
-
-    def padded(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Some texts as a rectangle, padded on the right.
-
-        Args:
-            rows: (B,) text numbers, B >= 1.
-        Returns:
-            (B, T) ids and (B, T) mask, True on tokens; T is the longest of these texts.
-        """
-        lengths = self.offsets[rows + 1] - self.offsets[rows]
-        columns = np.arange(lengths.max())
-        mask = columns < lengths[:, None]
-        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        ids[mask] = self.ids[(self.offsets[rows][:, None] + columns)[mask]]
-        return ids, mask
 
 
 class Tokenizer:
@@ -130,7 +113,7 @@ class Tokenizer:
         offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
         np.cumsum(lengths, out=offsets[1:])
         flat = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
-        return Tokenized(flat, offsets, np.array(truncated, dtype=np.bool_), self.pad_id)
+        return Tokenized(flat, offsets, np.array(truncated, dtype=np.bool_))
 
     def _encode(self, texts: Sequence[str], max_chars: int) -> list[tuple[list[int], bool]]:
         cleaned = [_well_formed(self.settings.prefix + text[:max_chars]) for text in texts]

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpu_select.encoder import Encoder, embed
-from gpu_select.encoder.attention import use_sync_free_attention
-from gpu_select.encoder.settings import EncoderSettings
+from gpu_select.encoder import Encoder, TokenBatch, embed
+from gpu_select.encoder.bert import BertBackbone
+from gpu_select.encoder.linear import Linear
+from gpu_select.encoder.qwen3 import Qwen3Backbone
+from gpu_select.encoder.transformers_backbone import TransformersBackbone
+from gpu_select.errors import ConfigError
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -26,6 +29,7 @@ SIZES: dict[str, Any] = {
 CONFIGS = {
     "bert": transformers.BertConfig(**SIZES),
     "roberta": transformers.RobertaConfig(**SIZES, pad_token_id=1),
+    "xlm-roberta": transformers.XLMRobertaConfig(**SIZES, pad_token_id=1),
     "mpnet": transformers.MPNetConfig(**SIZES),
     "distilbert": transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=48, vocab_size=97),
     "modernbert": transformers.ModernBertConfig(
@@ -36,6 +40,18 @@ CONFIGS = {
 }
 
 
+PACKED: dict[str, type] = {
+    "bert": BertBackbone,
+    "roberta": BertBackbone,
+    "xlm-roberta": BertBackbone,
+    "qwen3": Qwen3Backbone,
+}
+"""Those that have a backbone of ours."""
+
+READS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "aten.equal", "lift_fresh")
+"""A number read by the host, sizes that depend on numbers, a copy of numbers from the host."""
+
+
 class HostReads(TorchDispatchMode):
     """Notes every operation that hands a tensor's value to the host."""
 
@@ -44,19 +60,9 @@ class HostReads(TorchDispatchMode):
         self.seen: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(word in str(func) for word in ("_local_scalar_dense", "nonzero", "aten.equal")):
+        if any(word in str(func) for word in READS):
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
-
-
-class StandInTokenizer:
-    def __init__(self, pooling: Any) -> None:
-        self.settings = EncoderSettings(pooling=pooling, prefix="", max_length=64)
-
-
-def encoder_of(model: Any, pooling: str) -> Encoder:
-    tokenizer: Any = StandInTokenizer(pooling)
-    return Encoder(model, tokenizer, name="x", fingerprint="x", dim=32).eval().requires_grad_(False)
 
 
 def padded(rows: list[list[int]], side: str, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,33 +81,58 @@ def test_the_spy_sees_what_transformers_does_by_itself() -> None:
     assert spy.seen
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_batch_without_host_reads_gives_what_the_plain_model_gives_row_by_row(
-    architecture: str, pooling: str, side: str
+    architecture: str,
+    pooling: str,
+    model_of: Callable[..., Any],
+    encoder_of: Callable[..., Encoder],
+    packed: Callable[..., TokenBatch],
+    random_rows: Callable[..., Any],
+    padded_by_transformers: Callable[..., torch.Tensor],
 ) -> None:
-    config = copy.deepcopy(CONFIGS[architecture])
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
-    torch.manual_seed(3)
-    plain = transformers.AutoModel.from_config(copy.deepcopy(config)).eval()
-    model = transformers.AutoModel.from_config(copy.deepcopy(config)).eval()
-    model.load_state_dict(plain.state_dict())
-    use_sync_free_attention(model)
-    encoder = encoder_of(model, pooling)
-    generator = np.random.default_rng(0)
-    rows = [generator.integers(3, 97, size=n).tolist() for n in (9, 1, 4, 9, 2)]
-    ids, mask = padded(rows, side, config.pad_token_id or 0)
+    plain = model_of(CONFIGS[architecture])
+    encoder = encoder_of(plain, pooling)
+    assert type(encoder.backbone) is PACKED.get(architecture, TransformersBackbone)
+    assert encoder.takes_packed == (architecture in PACKED)
+    rows = random_rows([9, 1, 4, 9, 2])
+    expected = torch.cat([padded_by_transformers(plain, [row], pooling) for row in rows])
+    batch, domain = packed(rows), torch.tensor([0, 13, 3, 3, 1])
+    sides = [padded(rows, side, plain.config.pad_token_id or 0) for side in ("left", "right")]
     with HostReads() as spy:
-        vectors = encoder(ids, mask)
+        vectors = [encoder(*side) for side in sides]
+        vectors.append(encoder.encode(batch))
+        features = encoder.encode(batch, domain, n_domains=14)
     assert spy.seen == []
-    assert vectors.dtype == torch.float32
-    for row, vector in zip(rows, vectors, strict=True):
-        with torch.no_grad():
-            hidden = plain(input_ids=torch.tensor([row])).last_hidden_state[0].double()
-        expected = {"last": hidden[-1], "mean": hidden.mean(dim=0), "cls": hidden[0]}[pooling]
-        torch.testing.assert_close(vector.double(), expected / expected.norm(), atol=2e-5, rtol=0)
+    for got in vectors:
+        assert (got.shape, got.dtype) == ((5, 32), torch.float32)
+        torch.testing.assert_close(got.double(), expected, atol=2e-5, rtol=0)
+    assert features[:, :32].equal(vectors[-1])
+    assert features[:, 32:].equal(torch.eye(14)[domain])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+@pytest.mark.parametrize("architecture", PACKED)
+def test_encode_needs_no_number_that_is_on_the_device(
+    architecture: str,
+    pooling: str,
+    deterministic: bool,
+    model_of: Callable[..., Any],
+    encoder_of: Callable[..., Encoder],
+    packed: Callable[..., TokenBatch],
+) -> None:
+    """The meta device has no numbers, so that any wait for one, or a copy to the host, is an error."""
+    encoder = encoder_of(model_of(CONFIGS[architecture]), pooling).to("meta")
+    if deterministic:
+        encoder.make_deterministic()
+    batch = packed([[5, 6, 7], [8, 9, 10], [11]])
+    there = {name: getattr(batch, name).to("meta") for name in ("ids_T", "positions_T", "offsets_B1", "tag_B")}
+    nowhere = TokenBatch(lengths=batch.lengths, **there)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        nowhere.ids_T.tolist()
+    assert encoder.encode(nowhere, nowhere.tag_B.long(), n_domains=14).shape == (3, 32 + 14)
 
 
 def test_what_stands_in_the_padding_makes_no_difference(tiny_encoder: Encoder, tiny_qwen3: Encoder) -> None:
@@ -130,3 +161,44 @@ def test_a_batch_gives_what_each_text_gives_alone(tiny_encoder: Encoder, tiny_qw
         together = embed(encoder, texts, token_budget=10_000).vectors
         alone = torch.cat([embed(encoder, [text]).vectors for text in texts])
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_compiled_layers_give_the_same_vectors(
+    model_of: Callable[..., Any],
+    encoder_of: Callable[..., Encoder],
+    packed: Callable[..., TokenBatch],
+    random_rows: Callable[..., Any],
+) -> None:
+    for architecture in ("bert", "qwen3"):
+        for pooling in ("last", "mean"):
+            encoder = encoder_of(model_of(CONFIGS[architecture]), pooling)
+            batches = [packed(random_rows(lengths)) for lengths in ([9, 9, 4, 1], [30, 2], [3])]
+            expected = [encoder.encode(batch) for batch in batches]
+            torch._dynamo.reset()
+            encoder.compile_layers(backend="eager", fullgraph=True)
+            for batch, wanted in zip(batches, expected, strict=True):
+                torch.testing.assert_close(encoder.encode(batch), wanted, atol=1e-5, rtol=0)
+    torch._dynamo.reset()
+    other = encoder_of(model_of(CONFIGS["mpnet"]), "mean")
+    with pytest.raises(ConfigError, match="compile: expected an encoder of the BERT or Qwen3 family, got 'x'"):
+        other.compile_layers()
+
+
+def test_make_deterministic_fixes_the_shape_of_every_product(
+    model_of: Callable[..., Any],
+    encoder_of: Callable[..., Encoder],
+    packed: Callable[..., TokenBatch],
+    random_rows: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = encoder_of(model_of(CONFIGS["qwen3"]), "last")
+    assert (encoder.deterministic, encoder.precision) == (False, "float32")
+    before = encoder.encode(packed(random_rows([9, 4])))
+    encoder.make_deterministic()
+    assert (encoder.deterministic, encoder.precision) == (True, "float32-deterministic")
+    shapes: set[int] = set()
+    product = Linear._product
+    monkeypatch.setattr(Linear, "_product", lambda self, x, *rest: shapes.add(len(x)) or product(self, x, *rest))
+    torch.testing.assert_close(encoder.encode(packed(random_rows([9, 4]))), before, atol=1e-5, rtol=0)
+    encoder.encode(packed(random_rows([300, 100, 1])))
+    assert shapes == {256}

@@ -133,6 +133,13 @@ def test_half_precision_on_request(dtype: str, tiny_encoder: Encoder, tiny_encod
     assert not torch.equal(half, full)
 
 
+def test_minilm_in_bfloat16_stays_near_float32(minilm_path: Path, texts: list[str]) -> None:
+    full = embed(load_encoder(str(minilm_path)), texts).vectors
+    half = embed(load_encoder(str(minilm_path), dtype="bfloat16"), texts).vectors
+    assert (half * full).sum(dim=1).min() >= 0.9999
+    assert not torch.equal(half, full)
+
+
 def test_loading_is_silent(
     tiny_encoder_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
