@@ -330,9 +330,10 @@ class Pending:
         choice = Choice(*joined) if joined else _nothing()
         self._copied: Any = None
         if choice.model.is_cuda:
+            stream = torch.cuda.current_stream(choice.model.device)  # of this device, which need not be the current one
             choice = Choice(*(_to_pinned(column) for column in choice))
             self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+            self._copied.record(stream)
         self._choice = choice
 
     def routes(self) -> Routes:

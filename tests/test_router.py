@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_select.domains import DOMAIN_NAMES, domain_index
-from gpu_select.encoder import EmbeddingCache, embed, load_encoder
+from gpu_select.encoder import EmbeddingCache, embed, load_encoder, pack
+from gpu_select.encoder.transformers_backbone import padded
 from gpu_select.errors import (
     CandidateError,
     ConfigError,
     DataError,
+    DeviceError,
     DimensionError,
     EncoderError,
     EncoderMismatchError,
@@ -24,8 +27,10 @@ from gpu_select.errors import (
 from gpu_select.features import build_features
 from gpu_select.router import Router, Routes, route_features
 from gpu_select.selectors import KMeansSelector
+from gpu_select.stages import StageTimes
 from gpu_select.wire import KMeansFile, KNNFile, LinearClassifier, RBFClassifier, SVMFile, write_selector_file
 
+CPU = torch.device("cpu")
 DIM = 32
 MODELS = ["a", "b", "c"]
 ALGORITHMS = ["knn", "kmeans", "svm"]
@@ -209,8 +214,10 @@ def test_order_decides_nothing(router, queries):
 def test_equal_queries_are_decided_once(router, queries, monkeypatch):
     texts, domains = queries
     rows = []
-    forward = router.forward
-    monkeypatch.setattr(router, "forward", lambda ids, *rest: rows.append(len(ids)) or forward(ids, *rest))
+    decide = router.decide_batch
+    monkeypatch.setattr(
+        router, "decide_batch", lambda batch, *rest: rows.append(len(batch.lengths)) or decide(batch, *rest)
+    )
     once = router.route(texts[:5], domains[:5])
     assert sum(rows) == 5
     thrice = router.route(texts[:5] * 3, domains[:5] * 3)
@@ -278,14 +285,14 @@ def test_progress_counts_distinct_queries(router):
 
 def test_less_memory_decides_nothing(router, queries, monkeypatch, caplog):
     expected = router.route(*queries)
-    forward = router.forward
+    decide = router.decide_batch
 
-    def small(ids_BT, *rest):
-        if len(ids_BT) > 7:
+    def small(batch, *rest):
+        if len(batch.lengths) > 7:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(ids_BT, *rest)
+        return decide(batch, *rest)
 
-    monkeypatch.setattr(router, "forward", small)
+    monkeypatch.setattr(router, "decide_batch", small)
     with caplog.at_level(logging.WARNING, "gpu_select"):
         assert same(router.route(*queries), expected)
     assert "out of memory; going on with batches of" in caplog.text
@@ -293,12 +300,14 @@ def test_less_memory_decides_nothing(router, queries, monkeypatch, caplog):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_vectors_that_are_not_finite(router, monkeypatch, value):
-    def broken(ids_BT, mask_BT):
-        vectors_Bd = torch.nn.functional.normalize(torch.ones(len(ids_BT), DIM))
-        vectors_Bd[0, 3] = value
-        return vectors_Bd
+    encode = router.encoder.encode
 
-    monkeypatch.setattr(router.encoder, "forward", broken)
+    def broken(*arguments, **options):
+        features_BD = encode(*arguments, **options)
+        features_BD[0, 3] = value
+        return features_BD
+
+    monkeypatch.setattr(router.encoder, "encode", broken)
     with pytest.raises(
         EncoderError, match=r"encoder tiny-bert: vectors are not finite in torch\.float32; use float32 or"
     ):
@@ -380,30 +389,89 @@ STALLS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equa
 """What makes the host wait on a device: reading a number, sizes that depend on numbers, a copy from the host."""
 
 
+def batch_of(router, texts):
+    """All texts packed, each with its number as its domain."""
+    return pack(router.encoder.tokenizer.tokenize(texts), np.arange(len(texts)), CPU, np.arange(len(texts)))
+
+
 @each_algorithm
 def test_one_forward_never_looks_at_its_numbers(routers, monkeypatch, algorithm):
     router = routers[algorithm]
-    ids, mask = router.encoder.tokenizer.tokenize(TEXTS).padded(np.arange(len(TEXTS)))
-    inputs = torch.from_numpy(ids), torch.from_numpy(mask), torch.arange(len(TEXTS))
+    batch = batch_of(router, TEXTS)
+    inputs = *padded(batch, pad_id=0), torch.arange(len(TEXTS))
     candidates = router.selector.candidate_mask(["a", "b"])
     if algorithm == "knn":  # on a CPU the row search takes shortcuts; on a device, and when compiled, it does not
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with torch.inference_mode(), CountsOperations() as operations:
         router(*inputs)
         router(*inputs, candidates)
-    assert "argmax" in operations.names
+        router.decide_batch(batch)
+        router.decide_batch(batch, candidates)
+    assert operations.names.count("argmax") >= 4
     assert [name for name in operations.names if name in STALLS] == []
 
 
 @each_algorithm
 def test_one_forward_gives_what_route_gives(routers, algorithm):
     router = routers[algorithm]
-    ids, mask = router.encoder.tokenizer.tokenize(TEXTS).padded(np.arange(len(TEXTS)))
+    ids, mask = padded(batch_of(router, TEXTS), pad_id=0)
     with torch.inference_mode():
-        choice = router(torch.from_numpy(ids), torch.from_numpy(mask), torch.full((len(TEXTS),), domain_index("other")))
+        choice = router(ids, mask, torch.full((len(TEXTS),), domain_index("other")))
     assert choice.model.dtype == torch.int64
     joined = Routes([router.models[m] for m in choice.model.tolist()], choice.score.numpy(), choice.margin.numpy())
     assert same(joined, router.route(TEXTS))
+
+
+@each_algorithm
+def test_a_packed_batch_gives_what_one_forward_gives(routers, algorithm):
+    router = routers[algorithm]
+    batch = batch_of(router, TEXTS)
+    ids, mask = padded(batch, pad_id=0)
+    for candidates in (None, ["b", "c"]):
+        allowed = None if candidates is None else router.selector.candidate_mask(candidates)
+        with torch.inference_mode():
+            packed, one = router.decide_batch(batch, allowed), router(ids, mask, torch.arange(len(TEXTS)), allowed)
+        assert packed.model.equal(one.model)
+        torch.testing.assert_close(packed.score, one.score, atol=2e-5, rtol=0)
+        torch.testing.assert_close(packed.margin, one.margin, atol=4e-5, rtol=0)
+
+
+# ---------------------------------------------------------------- in three steps
+
+
+def test_prepare_decide_and_wait_in_threads_give_what_route_gives(router, queries):
+    texts, domains = queries
+    windows = [slice(start, start + 25) for start in range(0, len(texts), 25)]
+    times = StageTimes()
+    with ThreadPoolExecutor(1) as host:
+        prepared = list(host.map(lambda rows: router.prepare(texts[rows], domains[rows]), windows))
+        pending = [router.decide(one, candidates=["a", "c"], times=times) for one in prepared]
+        done = list(host.map(lambda one: one.routes(), reversed(pending)))[::-1]
+    for rows, routes in zip(windows, done, strict=True):
+        assert same(routes, router.route(texts[rows], domains[rows], candidates=["a", "c"]))
+        assert routes.n_tokens == len(router.encoder.tokenizer.tokenize(texts[rows]).ids)
+    seconds = times.seconds()
+    assert all(seconds[stage] > 0 for stage in ("transfer", "encode", "select"))
+    assert seconds["read"] == seconds["write"] == 0
+
+
+def test_prepared_queries_are_distinct(routers):
+    prepared = routers["kmeans"].prepare(["x", "y", "x", "x"], ["law", "law", "law", "math"])
+    assert prepared.queries == ["x", "y", "x"]
+    assert prepared.distinct_of.tolist() == [0, 1, 0, 2]
+    assert prepared.slot_N.tolist() == [domain_index(name) for name in ("law", "law", "math")]
+    assert len(prepared.tokenized) == 3
+    assert routers["kmeans"].prepare(["x"], tokenize=False).tokenized is None
+
+
+def test_routes_can_be_asked_for_again(router):
+    pending = router.decide(router.prepare(TEXTS))
+    assert same(pending.routes(), pending.routes())
+
+
+def test_cuda_graphs_need_cuda(router):
+    with pytest.raises(DeviceError, match="use_cuda_graphs: expected a router on a CUDA device, got one on cpu"):
+        router.use_cuda_graphs()
 
 
 def test_a_router_is_a_module(routers):
