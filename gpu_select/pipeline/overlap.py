@@ -14,10 +14,10 @@ __all__ = ["Behind", "Overlap"]
 
 _T = TypeVar("_T")
 
-_SWITCH_INTERVAL_S = 5e-5
+_SWITCH_INTERVAL_S = 1e-4
 """How long a thread may keep the interpreter while others wait for it. Each torch operation lets go of it, and has to
-get it back: beside one thread that makes rows, 400 small operations took 2 s at Python's own 5 ms, and 7 ms at this
-(3 ms alone)."""
+get it back: beside one thread that makes rows, with a core for each, 400 small operations took 2 s at Python's own 5 ms
+and 7 ms at this; 3 ms alone (`turns` of bench/pipeline.py)."""
 
 
 class Overlap:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import sys
 import threading
@@ -154,6 +153,22 @@ def test_an_item_that_is_used_is_held_by_nobody():
         assert len(alive) == 4
 
 
+def test_an_item_is_held_by_nobody_while_its_source_waits():
+    class Item:
+        pass
+
+    def source():
+        gone = weakref.ref(item := Item())
+        yield item
+        del item
+        wait_for(lambda: gone() is None)
+
+    with Overlap() as overlap:
+        behind = overlap.behind(lambda item: None)
+        behind.put(next(ahead := overlap.ahead(map(same, overlap.ahead(source())))))
+        assert list(ahead) == []
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -264,6 +279,24 @@ def test_an_interrupt_of_the_block_stops_at_once(kind):
     with pytest.raises(kind):
         put_three_and_raise(kind(), lambda item: (time.sleep(0.05), out.append(item)))
     assert len(out) <= 1
+
+
+def test_an_interrupt_is_raised_whatever_else_fails_because_of_it():
+    stopped, used = threading.Event(), threading.Event()
+
+    def use(_):
+        used.set()
+        stopped.wait(30)
+        raise OSError("it has been stopped")
+
+    def routed():
+        with Overlap(stopped.set) as overlap:
+            overlap.behind(use).put(1)
+            used.wait(30)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        routed()
 
 
 def test_a_thread_that_cannot_start_ends_the_others(monkeypatch):
@@ -379,23 +412,16 @@ def test_an_interrupt_while_waiting(where):
     assert used == [0]
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) == 1, reason="a single core is shared anyway")
-def test_small_torch_operations_are_not_held_up_by_a_thread_that_parses():
-    # at Python's own interval each of them waits 5 ms for its turn
-    torch = pytest.importorskip("torch")
-    x = torch.zeros(64, 64)
-
-    def busy():
-        while True:
-            yield [{"number": i} for i in range(2000)]
-
-    with Overlap() as overlap:
-        next(overlap.ahead(([str(row) for row in rows] for rows in busy()), room=100_000))
-        start = time.perf_counter()
-        for _ in range(100):
-            torch.mm(x, x)
-        seconds = time.perf_counter() - start
-    assert seconds < 0.25
+@pytest.mark.parametrize(("before_s", "within_s"), [(0.005, 1e-4), (1e-5, 1e-5)])
+def test_threads_take_turns_often_while_stages_overlap(before_s, within_s):
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(before_s)
+    try:
+        with Overlap():
+            assert sys.getswitchinterval() == pytest.approx(within_s)
+        assert sys.getswitchinterval() == pytest.approx(before_s)
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 # ---------------------------------------------------------------- as if in turn

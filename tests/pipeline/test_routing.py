@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
@@ -495,6 +496,23 @@ def test_a_slow_log_is_answered_window_by_window():
     router, out = FakeRouter(), []
     route_rows(windows(), lambda rows: (out.extend(rows), written.set()), router.prepare, router.decide)
     assert [row["query"] for row in out] == ["first", "second"]
+
+
+def test_a_window_that_is_written_is_held_by_nobody_while_the_log_waits():
+    class Rows(list):
+        """A list that can be referred to weakly."""
+
+    def windows():
+        written = weakref.ref(rows := Rows([Row({"query": "a"})]))
+        yield rows
+        del rows
+        deadline = time.monotonic() + 20
+        while written() is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    router = FakeRouter()
+    assert route_rows(windows(), len, router.prepare, router.decide).rows == 1
 
 
 def test_a_source_that_waits_is_told_to_stop():
