@@ -99,7 +99,12 @@ class Selector(nn.Module):
         for name in names:
             if name not in self.models:
                 raise CandidateError(f"candidates: expected names out of {', '.join(self.models)}, got {name!r}")
-        return torch.tensor([model in names for model in self.models], device=self.device)
+        mask_M = torch.tensor([model in names for model in self.models])
+        if (
+            self.device.type == "cuda"
+        ):  # only a copy from pinned memory does not wait for what the device still has to do
+            return mask_M.pin_memory().to(self.device, non_blocking=True)
+        return mask_M.to(self.device)
 
     @property
     def device(self) -> torch.device:
