@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class Router(nn.Module):
         """Replay small batches as CUDA graphs from now on: for serving, where launching kernels takes longest.
 
         A bucket of shapes is recorded when it is first met, in about the time of three batches. Batches with
-        candidates are not replayed, nor are those of encoders that take no packed ones.
+        candidates are not replayed, nor are those of encoders without attention over variable lengths.
 
         Args:
             max_tokens, max_texts: batches up to these sizes are replayed.
@@ -145,7 +146,7 @@ class Router(nn.Module):
         device = self.encoder.device
         if device.type != "cuda":
             raise DeviceError(f"use_cuda_graphs: expected a router on a CUDA device, got one on {device}")
-        if self.encoder.takes_packed and self.encoder.dtype != torch.float32:
+        if self.encoder.can_be_recorded:
             self._graphs = GraphCache(self.decide_batch, max_tokens=max_tokens, max_texts=max_texts)
 
     @property
@@ -179,10 +180,10 @@ class Router(nn.Module):
             candidates: as in `forward`.
             times: gets the time of encoding and selection.
         """
-        times = times or StageTimes()
-        with times.on_device("encode", batch.device):
+        # without times there are no events, which a recording as a CUDA graph would not survive
+        with times.on_device("encode", batch.device) if times else contextlib.nullcontext():
             features_BD = self.encoder.encode(batch, batch.tag_B.long(), n_domains=N_DOMAINS)
-        with times.on_device("select", batch.device):
+        with times.on_device("select", batch.device) if times else contextlib.nullcontext():
             return self._select(features_BD, candidates)
 
     def select(self, embeddings_Bd: Tensor, domain_B: Tensor, candidates: Tensor | None = None) -> Choice:

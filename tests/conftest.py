@@ -13,20 +13,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import hypothesis
 import pytest
 import torch
 
 # the tests' problems are small: on a busy machine, more threads cost more than they give
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # it was imported before
 
 # read when triton is first imported: without a GPU its kernels run on the CPU, slowly
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # a busy machine makes single examples slow, which says nothing about the code
-hypothesis.settings.register_profile("gpu_select", deadline=None)
-hypothesis.settings.load_profile("gpu_select")
+if importlib.util.find_spec("hypothesis") is not None:  # a machine with a GPU may not have it
+    import hypothesis
+
+    hypothesis.settings.register_profile("gpu_select", deadline=None)
+    hypothesis.settings.load_profile("gpu_select")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

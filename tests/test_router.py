@@ -469,6 +469,20 @@ def test_routes_can_be_asked_for_again(router):
     assert same(pending.routes(), pending.routes())
 
 
+def test_without_times_nothing_is_timed(routers, monkeypatch):
+    """Events of a clock would break the recording of a CUDA graph."""
+
+    def timed(*_):
+        raise AssertionError("timed")
+
+    router = routers["kmeans"]
+    batch = batch_of(router, TEXTS)
+    monkeypatch.setattr(StageTimes, "on_device", timed)
+    with pytest.raises(AssertionError, match="timed"):
+        router.decide_batch(batch, None, StageTimes())
+    assert len(router.decide_batch(batch).model) == len(TEXTS)
+
+
 def test_cuda_graphs_need_cuda(router):
     with pytest.raises(DeviceError, match="use_cuda_graphs: expected a router on a CUDA device, got one on cpu"):
         router.use_cuda_graphs()

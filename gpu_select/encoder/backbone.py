@@ -9,7 +9,7 @@ from gpu_select_kernels.pool import pool_features
 from torch import Tensor, nn
 
 from gpu_select.encoder.bert import BertBackbone
-from gpu_select.encoder.layouts import PaddedLayout, packed_layout
+from gpu_select.encoder.layouts import PaddedLayout, packed_layout, takes_varlen
 from gpu_select.encoder.linear import Linear
 from gpu_select.encoder.packing import TokenBatch
 from gpu_select.encoder.pooling import left_align, pool
@@ -79,6 +79,13 @@ class Encoder(nn.Module):
     def takes_packed(self) -> bool:
         """Whether batches are computed without padding."""
         return not isinstance(self.backbone, TransformersBackbone)
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether `encode` reads nothing of a batch's host side but its longest length, as a CUDA graph needs."""
+        if isinstance(self.backbone, TransformersBackbone):
+            return False
+        return takes_varlen(self.device, self.dtype, self.backbone.head_dim)
 
     def make_deterministic(self) -> None:
         """Give a text the same bits in whatever batch it is, from `encode` on this device.

@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpu_select.encoder.packing import TokenBatch
 from gpu_select.encoder.registry import Pooling
 
-__all__ = ["Layout", "PaddedLayout", "RunsLayout", "VarlenLayout", "packed_layout"]
+__all__ = ["Layout", "PaddedLayout", "RunsLayout", "VarlenLayout", "packed_layout", "takes_varlen"]
 
 
 class Layout(Protocol):
@@ -38,7 +38,7 @@ class VarlenLayout:
     def __init__(self, batch: TokenBatch, *, deterministic: bool) -> None:
         self._max_length = int(batch.lengths.max())
         self._offsets = batch.offsets_B1
-        self._once = torch.arange(len(batch.lengths) + 1, dtype=torch.int32, device=batch.device)
+        self._once = torch.arange(len(batch.offsets_B1), dtype=torch.int32, device=batch.device)
         self._deterministic = deterministic
 
     def attend(self, q_NHd: Tensor, k_NGd: Tensor, v_NGd: Tensor, *, causal: bool) -> Tensor:
@@ -130,14 +130,22 @@ class PaddedLayout:
 
 def packed_layout(batch: TokenBatch, dtype: torch.dtype, head_dim: int, *, deterministic: bool) -> Layout:
     """The layout of a packed batch that is fastest where it lies."""
-    half = dtype in (torch.bfloat16, torch.float16)
-    if batch.device.type == "cuda" and half and head_dim % 8 == 0 and head_dim <= 256 and _has_varlen(batch.device):
+    if takes_varlen(batch.device, dtype, head_dim):
         return VarlenLayout(batch, deterministic=deterministic)
     return RunsLayout(batch, deterministic=deterministic)
 
 
+def takes_varlen(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether packed batches go through `VarlenLayout`."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and half and head_dim % 8 == 0 and head_dim <= 256 and _has_varlen(device)
+
+
 def _pick(x_ND: Tensor, offsets_B1: Tensor, pooling: Pooling) -> Tensor:
-    return x_ND.index_select(0, offsets_B1[1:] - 1 if pooling == "last" else offsets_B1[:-1])
+    if pooling == "last":
+        return x_ND.index_select(0, offsets_B1[1:] - 1)
+    # behind the texts of a recorded batch there may be some without tokens, which begin behind the last token
+    return x_ND.index_select(0, offsets_B1[:-1].clamp(max=len(x_ND) - 1))
 
 
 def _sdpa(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpu_select.encoder import Encoder, TokenBatch, embed
+from gpu_select.encoder import Encoder, TokenBatch, backbone, embed
 from gpu_select.encoder.bert import BertBackbone
 from gpu_select.encoder.linear import Linear
 from gpu_select.encoder.qwen3 import Qwen3Backbone
@@ -182,6 +182,19 @@ def test_compiled_layers_give_the_same_vectors(
     other = encoder_of(model_of(CONFIGS["mpnet"]), "mean")
     with pytest.raises(ConfigError, match="compile: expected an encoder of the BERT or Qwen3 family, got 'x'"):
         other.compile_layers()
+
+
+def test_only_attention_over_variable_lengths_can_be_recorded(
+    model_of: Callable[..., Any], encoder_of: Callable[..., Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[torch.device, torch.dtype, int]] = []
+    monkeypatch.setattr(backbone, "takes_varlen", lambda *question: bool(asked.append(question) or True))
+    encoder = encoder_of(model_of(CONFIGS["qwen3"]), "last").to(torch.bfloat16)
+    assert encoder.can_be_recorded
+    assert asked == [(torch.device("cpu"), torch.bfloat16, 8)]
+    assert not encoder_of(model_of(CONFIGS["mpnet"]), "last").can_be_recorded
+    monkeypatch.undo()
+    assert not encoder.can_be_recorded
 
 
 def test_make_deterministic_fixes_the_shape_of_every_product(

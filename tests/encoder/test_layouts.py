@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -315,6 +317,39 @@ def test_grouped_heads_that_come_out_wrong_are_repeated(packed: Packed, use: Use
     heads = random_heads(sum(LENGTHS), (4, 2), 8)
     out = VarlenLayout(batch_of(packed, LENGTHS), deterministic=False).attend(*heads, causal=True)
     close(out, expected(*heads, LENGTHS, causal=True))
+
+
+@pytest.mark.parametrize("n_left_over", [0, 3])
+def test_varlen_of_a_recorded_batch(packed: Packed, use: Use, n_left_over: int) -> None:
+    """Its host side says only the longest length; behind its texts there are texts without tokens, and tokens without.
+
+    Reading beyond the tokens would kill the process on a GPU, and raises here.
+    """
+
+    class Recorded(Torch213):
+        def compute(self, q: Tensor, k: Tensor, v: Tensor, offsets: Any, **seen: Any) -> Tensor:
+            assert [len(x) for x in offsets] == [len(lengths) + 2 + 1] * 2
+            n_q, n_k = (int(x[-1]) for x in offsets)
+            out = torch.full_like(q, torch.nan)
+            out[:n_q] = super().compute(q[:n_q], k[:n_k], v[:n_k], offsets, **seen)
+            return out
+
+    use(Recorded)
+    lengths = LENGTHS
+    batch = packed([[9] * n for n in [*lengths, n_left_over]])
+    offsets = torch.tensor([0, *lengths, 0, 0]).cumsum(0).to(torch.int32)
+    T = sum(lengths) + n_left_over
+    recorded = dataclasses.replace(batch, offsets_B1=offsets, lengths=np.array([T]))
+    layout = VarlenLayout(recorded, deterministic=False)
+    heads = random_heads(T, (4, 2), 8)
+    inside = [x[: sum(lengths)] for x in heads]
+    out = layout.attend(*heads, causal=True)[: sum(lengths)]
+    close(out, expected(*inside, lengths, causal=True))
+    for pooling in ("last", "cls"):
+        once = layout.pick(heads[0], pooling)
+        assert len(once) == len(lengths) + 2
+        out = layout.attend_once(once, *heads[1:])[: len(lengths)]
+        close(out, expected_once(once[: len(lengths)], *inside[1:], lengths))
 
 
 # ---------------------------------------------------------------- which layout
