@@ -39,8 +39,9 @@ RANKS = {
     "gateway": 5,
     "pipeline": 5,
     "ray_data": 5,
-    "commands": 6,
-    "__main__": 7,
+    "throughput": 6,
+    "commands": 7,
+    "__main__": 8,
 }
 """A module imports lower ranks, its own folder, and `errors`."""
 
@@ -52,8 +53,8 @@ OWNERS = {
     "orjson": ("gpu_select/jsonio.py", "gpu_select/wire.py"),
     "pyarrow": ("gpu_select/logs/*",),
     "ray": ("gpu_select/ray_data.py",),
-    "safetensors": ("gpu_select/encoder/*",),
-    "tokenizers": ("gpu_select/encoder/*",),
+    "safetensors": ("gpu_select/encoder/*", "gpu_select/throughput/synthetic.py"),
+    "tokenizers": ("gpu_select/encoder/*", "gpu_select/throughput/bpe.py"),
     "tqdm": ("gpu_select/commands/*",),
     "transformers": ("gpu_select/encoder/*",),
     "triton": ("kernels/gpu_select_kernels/*_triton.py",),

@@ -18,6 +18,7 @@ _COMMANDS = {
     "train": "Train selectors on benchmark records.",
     "validate": "Compare trained selectors with honest baselines on held-out records.",
     "route": "Choose the model for every query of a log.",
+    "bench": "Measure how fast this machine routes.",
     "demo": "Train, validate and route on simulated data.",
 }
 

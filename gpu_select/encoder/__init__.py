@@ -8,7 +8,7 @@ from gpu_select.encoder.embedding import Embedded, embed
 from gpu_select.encoder.loading import load_encoder
 from gpu_select.encoder.packing import TokenBatch, pack
 from gpu_select.encoder.registry import ENCODERS, EncoderSpec
-from gpu_select.encoder.resolve import resolve_encoder
+from gpu_select.encoder.resolve import is_at_hand, resolve_encoder
 from gpu_select.encoder.settings import EncoderSettings
 from gpu_select.encoder.tokens import Tokenized, Tokenizer
 
@@ -25,6 +25,7 @@ __all__ = [
     "Tokenizer",
     "default_token_budget",
     "embed",
+    "is_at_hand",
     "load_encoder",
     "pack",
     "resolve_device",

@@ -22,7 +22,7 @@ from gpu_select.encoder.registry import ENCODERS, find_spec
 from gpu_select.encoder.settings import read_settings
 from gpu_select.errors import EncoderError, brief
 
-__all__ = ["local_folder", "resolve_encoder"]
+__all__ = ["is_at_hand", "local_folder", "resolve_encoder"]
 
 _log = logging.getLogger("gpu_select")
 
@@ -77,6 +77,29 @@ def resolve_encoder(name: str) -> Path:
     return _from_hub(name, hub_id)
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether `resolve_encoder` finds an encoder without asking the hub.
+
+    Args:
+        name: as there.
+    Raises:
+        EncoderError: a file of MiniLM's package differs from the official one.
+    """
+    if local_folder(name) is not None:
+        return True
+    spec = find_spec(name)
+    if spec is ENCODERS["minilm"] and _packaged_minilm() is not None:
+        return True
+    hub_id = spec.hub_id if spec else name
+    if not _HUB_ID.fullmatch(hub_id) or ".." in hub_id:
+        return False
+    try:
+        with quiet():
+            return _from_cache(hub_id) is not None
+    except OSError:  # a cache that cannot be read
+        return False
+
+
 def local_folder(name: str) -> Path | None:
     """The folder that the user means by `name`, or None for a short name or a hub id."""
     if not name or name in ENCODERS:
@@ -109,17 +132,28 @@ def _packaged_minilm() -> Path | None:
     return folder
 
 
+def _from_cache(hub_id: str) -> Path | None:
+    from transformers.utils.hub import cached_file
+
+    cached = cached_file(
+        hub_id,
+        "config.json",
+        local_files_only=True,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return Path(cached).parent if cached is not None and _is_complete(Path(cached).parent) else None
+
+
 def _from_hub(name: str, hub_id: str) -> Path:
     from transformers.utils.hub import cached_file, cached_files
 
     optional: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
     try:
         with quiet():
-            cached = cached_file(
-                hub_id, "config.json", local_files_only=True, _raise_exceptions_for_connection_errors=False, **optional
-            )
-            if cached is not None and _is_complete(Path(cached).parent):
-                return Path(cached).parent
+            cached = _from_cache(hub_id)
+            if cached is not None:
+                return cached
             _log.info("fetching encoder %s from the hub", hub_id)
             config = cached_file(hub_id, "config.json")
             if config is None:

@@ -77,6 +77,11 @@ class Tokenizer:
         self.settings = settings
         self.pad_id = pad_id
 
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary, special tokens included."""
+        return int(self._backend.get_vocab_size())
+
     def tokenize(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text: prefix, special tokens, cut to max_length tokens.
 

@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from gpu_select.encoder import Encoder, load_encoder, resolve, resolve_encoder
+from gpu_select.encoder import Encoder, is_at_hand, load_encoder, resolve, resolve_encoder
 from gpu_select.errors import EncoderError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -122,6 +122,30 @@ def test_hub_id_from_the_cache(hub_cache: Path, tiny_encoder: Encoder, tiny_enco
     encoder = load_encoder("some-one/tiny.bert")
     assert encoder.name == "some-one/tiny.bert"
     assert encoder.fingerprint == tiny_encoder.fingerprint
+
+
+def test_what_is_at_hand_needs_no_hub(
+    hub_cache: Path, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # it is not even asked
+    assert is_at_hand(str(tiny_encoder_path))
+    assert not is_at_hand("e5")
+    assert not is_at_hand("not a hub id")
+    assert not is_at_hand("../elsewhere")
+    snapshot = add_to_cache(hub_cache, "intfloat/e5-base-v2", tiny_encoder_path)
+    assert is_at_hand("e5")
+    assert is_at_hand("intfloat/e5-base-v2")
+    (snapshot / "model.safetensors").unlink()
+    assert not is_at_hand("e5")
+
+
+def test_minilm_is_at_hand_with_its_package(minilm_path: Path, hub_cache: Path) -> None:
+    assert is_at_hand("minilm")
+
+
+@pytest.mark.usefixtures("no_package")
+def test_minilm_is_not_at_hand_without_its_package(hub_cache: Path) -> None:
+    assert not is_at_hand("minilm")
 
 
 def test_short_name_from_the_cache_takes_the_registrys_prefix(hub_cache: Path, tiny_encoder_path: Path) -> None:
