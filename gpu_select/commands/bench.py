@@ -31,6 +31,7 @@ _LEAST_QUERIES, _MOST_QUERIES = 64, 131_072
 @click.option("--selector", type=click.Choice(["knn", "kmeans", "svm"]), help="[default: knn]")
 @click.option("--rows", type=int, help="Training queries of the made-up selector.  [default: 7500]")
 @options.device
+@options.encoding
 @click.option("--token-budget", type=int, help="Tokens the encoder takes at once.  [default: by device]")
 @click.option("--repeats", default=3, show_default=True, help="Medians are over so many runs.")
 @click.option("--cache-dir", default=".cache/", show_default=True, metavar="DIR", help="Keeps the random model.")
@@ -59,6 +60,8 @@ def bench(
     repeats: int,
     cache_dir: str,
     json_path: str | None,
+    deterministic: bool,
+    compile_layers: bool,
 ) -> None:
     """Check the options, measure the roof, then each log."""
     from gpu_select.encoder import resolve_device
@@ -92,6 +95,10 @@ def bench(
         rows = rows or 7500
         router = throughput.random_router(used.encoder, selector or "knn", rows)
         selector_words = f"{router.selector.algorithm}, made up, as from {rows:,} training queries"
+    if deterministic:
+        router.make_deterministic()
+    if compile_layers:
+        used.encoder.compile_layers()
     _say("measuring the roof")
     roof = throughput.matmul_roof(target, used.encoder.dtype)
     setting = {
@@ -100,6 +107,7 @@ def bench(
         "encoder_is_random": used.is_random,
         "encoder_words": used.words,
         "dtype": used.encoder.precision,
+        "compiled": compile_layers,
         "gflop_a_token": throughput.flops_per_token(used.encoder) / 1e9,
         "selector": selector_words,
         "roof": asdict(roof),
@@ -185,7 +193,8 @@ def _print(setting: dict[str, Any], results: dict[str, Throughput]) -> None:
     roof = setting["roof"]
     click.echo(f"device    {setting['device']}, torch {torch.__version__}")
     click.echo(f"encoder   {setting['encoder_words']}")
-    click.echo(f"          in {setting['dtype']}, {setting['gflop_a_token']:.3f} GFLOP a token")
+    compiled = ", compiled" if setting["compiled"] else ""
+    click.echo(f"          in {setting['dtype']}{compiled}, {setting['gflop_a_token']:.3f} GFLOP a token")
     click.echo(f"selector  {setting['selector']}")
     click.echo(
         f"roof      {roof['flops_per_s'] / 1e12:.2f} TFLOP/s in {roof['dtype']}, measured in this run "

@@ -6,10 +6,10 @@ from gpu_select.throughput.corpus import read_corpus
 from gpu_select.throughput.encoders import EncoderUsed, pick_encoder, random_encoder
 from gpu_select.throughput.flops import flops_per_token
 from gpu_select.throughput.hardware import device_name
-from gpu_select.throughput.measure import Throughput, measure, route_file
+from gpu_select.throughput.measure import Throughput, measure, reset_peak, route_file, summary, timed_route
 from gpu_select.throughput.queries import Queries, check_mean, cut_queries, write_log
 from gpu_select.throughput.roof import Roof, copy_bandwidth, matmul_roof
-from gpu_select.throughput.selectors import random_router, random_selector
+from gpu_select.throughput.selectors import random_document, random_router
 from gpu_select.throughput.synthetic import QWEN3_06B, SMALL, Shape, ensure_random_encoder
 from gpu_select.throughput.table import as_dict, table
 
@@ -31,11 +31,14 @@ __all__ = [
     "matmul_roof",
     "measure",
     "pick_encoder",
+    "random_document",
     "random_encoder",
     "random_router",
-    "random_selector",
     "read_corpus",
+    "reset_peak",
     "route_file",
+    "summary",
     "table",
+    "timed_route",
     "write_log",
 ]

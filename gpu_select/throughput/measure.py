@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ from gpu_select.stages import STAGES
 from gpu_select.throughput.flops import flops_per_token
 from gpu_select.throughput.roof import Roof
 
-__all__ = ["Throughput", "measure", "route_file"]
+__all__ = ["Throughput", "measure", "reset_peak", "route_file", "summary", "timed_route"]
 
 
 @dataclass(frozen=True)
@@ -86,32 +86,48 @@ def measure(
     """
     if repeats < 1:
         raise ConfigError("repeats", repeats, "an integer >= 1")
-    device = router.encoder.device
-    reports, seconds = [], []
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "routed.jsonl")
         warm_up = WINDOW_ROWS if max_rows is None else min(WINDOW_ROWS, max_rows)
         route_file(router, log, out, token_budget=token_budget, max_rows=warm_up)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        for _ in range(repeats):
-            start = time.perf_counter()
-            reports.append(route_file(router, log, out, token_budget=token_budget, max_rows=max_rows))
-            seconds.append(time.perf_counter() - start)
-    report = reports[0]
+        reset_peak(router)
+        runs = [timed_route(router, log, out, token_budget=token_budget, max_rows=max_rows) for _ in range(repeats)]
+    report = runs[0][0]
     if report.rows == report.errors:
         raise DataError(f"{log}: no row that can be routed; the first: {report.first_error or 'there is none at all'}")
+    return summary(router, roof, runs)
+
+
+def reset_peak(router: Router) -> None:
+    """Forget how much memory was used so far, where that can be."""
+    if router.encoder.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(router.encoder.device)
+
+
+def timed_route(
+    router: Router, source: str, target: str, *, token_budget: int | None = None, max_rows: int | None = None
+) -> tuple[RouteReport, float]:
+    """`route_file`, and the seconds that it took."""
+    start = time.perf_counter()
+    report = route_file(router, source, target, token_budget=token_budget, max_rows=max_rows)
+    return report, time.perf_counter() - start
+
+
+def summary(router: Router, roof: Roof, runs: Sequence[tuple[RouteReport, float]]) -> Throughput:
+    """What repeated runs of `timed_route` on one log come to."""
+    reports, seconds = zip(*runs, strict=True)
+    report = reports[0]
     return Throughput(
         queries=report.rows,
         errors=report.errors,
         tokens=report.tokens,
-        repeats=repeats,
+        repeats=len(runs),
         seconds=statistics.median(seconds),
-        all_seconds=tuple(seconds),
+        all_seconds=seconds,
         stage_seconds={s: statistics.median(report.stage_seconds[s] for report in reports) for s in STAGES},
         flops_per_token=flops_per_token(router.encoder),
         roof_flops_per_s=roof.flops_per_s,
-        peak_bytes=_peak_bytes(device),
+        peak_bytes=_peak_bytes(router.encoder.device),
     )
 
 

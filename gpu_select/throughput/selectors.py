@@ -6,21 +6,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gpu_select.artifacts import selector_of
 from gpu_select.domains import N_DOMAINS
 from gpu_select.encoder import Encoder, embed
 from gpu_select.errors import ConfigError
 from gpu_select.router import Router
-from gpu_select.selectors import KMeansSelector, KNNSelector, RBFPart, Selector, SVMSelector
 from gpu_select.throughput.corpus import read_corpus
 from gpu_select.throughput.queries import cut_queries
-from gpu_select.wire import ALGORITHMS
+from gpu_select.wire import ALGORITHMS, KMeansFile, KNNFile, RBFClassifier, SelectorFile, SVMFile
 
-__all__ = ["random_router", "random_selector"]
+__all__ = ["random_document", "random_router"]
 
 _N_MODELS = 6
 _MODELS = [f"model-{m}" for m in range(_N_MODELS)]
 _NEIGHBORS = 5
 _CLUSTERS = 64
+_GAMMA = 1.0
 _NOISE = 0.5
 _BLOCK = 65_536
 _SAMPLE, _SAMPLE_TOKENS, _SAMPLE_BYTES = 256, 24, 4 * 2**20
@@ -30,27 +31,26 @@ _SUPPORT_SHARE = 2 / 3
 
 
 def random_router(encoder: Encoder, algorithm: str, rows: int, *, seed: int = 0) -> Router:
-    """A router with a selector that `random_selector` makes for an encoder, on its device.
+    """A router with a selector that `random_document` describes, on the encoder's device.
 
     Args:
         encoder: any.
-        algorithm, rows, seed: as for `random_selector`.
+        algorithm, rows, seed: as for `random_document`.
     Raises:
         ConfigError: as there.
     """
-    sample = cut_queries(read_corpus(_SAMPLE_BYTES), encoder.tokenizer, _SAMPLE, _SAMPLE_TOKENS, seed=seed + 1)
-    selector = random_selector(algorithm, rows, embed(encoder, sample.texts).vectors, seed=seed)
-    return Router(encoder, selector.to(encoder.device))
+    document = random_document(encoder, algorithm, rows, seed=seed)
+    return Router(encoder, selector_of(document).to(encoder.device))
 
 
-def random_selector(algorithm: str, rows: int, embeddings_Ed: Tensor, *, seed: int = 0) -> Selector:
-    """A selector as training on so many queries would give, for six made-up models.
+def random_document(encoder: Encoder, algorithm: str, rows: int, *, seed: int = 0) -> SelectorFile:
+    """What a selector file would hold after training on so many queries, for six made-up models.
 
     Args:
+        encoder: its embeddings of a few texts are what the selector's vectors are spread around.
         algorithm: knn (5 neighbours), kmeans (64 clusters at most) or svm (RBF; two thirds of the rows are support
             vectors of each machine).
         rows: training queries.
-        embeddings_Ed: (E, d) unit vectors of the encoder; the selector's vectors are spread around them.
         seed: the same one gives the same selector.
     Raises:
         ConfigError: another algorithm, or no rows.
@@ -61,8 +61,9 @@ def random_selector(algorithm: str, rows: int, embeddings_Ed: Tensor, *, seed: i
         raise ConfigError("rows", rows, "an integer >= 1")
     if algorithm == "kmeans":
         rows = min(rows, _CLUSTERS)
+    sample = cut_queries(read_corpus(_SAMPLE_BYTES), encoder.tokenizer, _SAMPLE, _SAMPLE_TOKENS, seed=seed + 1)
+    features_ND = _spread(embed(encoder, sample.texts).vectors, rows, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    features_ND = _spread(embeddings_Ed, rows, seed=seed)
     # models share the space in slices, and each owns something
     directions_DM = torch.randn(features_ND.shape[1], _N_MODELS, generator=generator)
     owner_N = torch.cat([block @ directions_DM for block in torch.split(features_ND, _BLOCK)]).argmax(dim=1)
@@ -70,9 +71,9 @@ def random_selector(algorithm: str, rows: int, embeddings_Ed: Tensor, *, seed: i
     labels = [_MODELS[m] for m in owner_N.tolist()]
     if algorithm == "knn":
         qualities_N = 1000 * torch.rand(rows, generator=generator, dtype=torch.float64)
-        return KNNSelector(features_ND, labels, n_neighbors=_NEIGHBORS, qualities_N=qualities_N)
+        return KNNFile(_NEIGHBORS, features_ND.numpy(), labels, qualities_N.numpy())
     if algorithm == "kmeans":
-        return KMeansSelector(features_ND, labels)
+        return KMeansFile(features_ND.numpy(), labels)
     unit_ND = functional.normalize(features_ND, dim=1)
     n_support = max(1, round(_SUPPORT_SHARE * rows))
     parts = []
@@ -80,8 +81,9 @@ def random_selector(algorithm: str, rows: int, embeddings_Ed: Tensor, *, seed: i
         chosen_S = torch.randperm(rows, generator=generator)[:n_support]
         alpha_S = torch.where(owner_N[chosen_S] == m, 1.0, -1.0 / (_N_MODELS - 1))
         alpha_S = alpha_S.double() * torch.rand(n_support, generator=generator, dtype=torch.float64)
-        parts.append(RBFPart(model, alpha_S, unit_ND[chosen_S], 0.0, 1.0))
-    return SVMSelector([], parts)
+        alpha_S -= alpha_S.mean()  # as in a solved machine, where they add up to zero
+        parts.append(RBFClassifier(model, alpha_S.numpy(), unit_ND[chosen_S].numpy(), 0.0, _GAMMA))
+    return SVMFile(_MODELS, "rbf", _GAMMA, rbf_classifiers=parts)
 
 
 def _spread(embeddings_Ed: Tensor, rows: int, *, seed: int) -> Tensor:

@@ -45,6 +45,17 @@ def test_synthetic_queries(bench, tmp_path, selector):
     assert document["encoder_is_random"] is False
 
 
+def test_the_encoders_options_reach_it(bench, monkeypatch):
+    from gpu_select.encoder import Encoder
+
+    compiled = []
+    monkeypatch.setattr(Encoder, "compile_layers", lambda self: compiled.append(self))
+    done = bench("--lengths", 8, "--queries", 5, "--rows", 9, "--repeats", 1, "--deterministic", "--compile")
+    assert done.status == 0, done.err
+    assert "in float32-deterministic, compiled, 0.000 GFLOP a token" in done.out
+    assert len(compiled) == 1
+
+
 def test_random_weights_are_said_to_be_random(bench, random_model_path, monkeypatch):
     monkeypatch.setattr("gpu_select.throughput.encoders.is_at_hand", lambda name: False)
     monkeypatch.setattr(
