@@ -165,8 +165,8 @@ def _refine_kernel(
 def _pair_distances_kernel(
     x_ptr, vectors_ptr, vector_ptr, wanted_ptr, out_ptr, n, D: tl.constexpr, BLOCK_D: tl.constexpr
 ):
-    query = tl.program_id(0).to(tl.int64)
-    pair = query * n + tl.program_id(1)
+    pair = tl.program_id(0).to(tl.int64)  # the grid's second axis ends at 65,535
+    query = pair // n
     if tl.load(wanted_ptr + pair) == 0:
         tl.store(out_ptr + pair, tl.full((), float("inf"), tl.float64))
     else:
@@ -200,25 +200,26 @@ def bin_minima(
     if n_tiles and width:
         wanted = n_tiles * width // (n_processors * _PROGRAMS_A_MULTIPROCESSOR)
         chunk = max(1, min(_MOST_TILES_A_PROGRAM, wanted))
-        _bin_minima_kernel[n_tiles, triton.cdiv(width, chunk)](
-            low_BK.contiguous(),
-            factor_B,
-            low_WK,
-            norm_W,
-            query_R,
-            first_T,
-            last_T,
-            fine_RX,
-            coarse_RY,
-            chunk,
-            width,
-            K=low_BK.shape[1],
-            BLOCK_R=_QUERY_TILE,
-            BLOCK_W=shape.block_w,
-            BLOCK_K=shape.block_k,
-            num_warps=shape.warps,
-            num_stages=shape.stages,
-        )
+        with torch.cuda.device_of(low_BK):
+            _bin_minima_kernel[n_tiles, triton.cdiv(width, chunk)](
+                low_BK.contiguous(),
+                factor_B,
+                low_WK,
+                norm_W,
+                query_R,
+                first_T,
+                last_T,
+                fine_RX,
+                coarse_RY,
+                chunk,
+                width,
+                K=low_BK.shape[1],
+                BLOCK_R=_QUERY_TILE,
+                BLOCK_W=shape.block_w,
+                BLOCK_K=shape.block_k,
+                num_warps=shape.warps,
+                num_stages=shape.stages,
+            )
     return fine_RX, coarse_RY
 
 
@@ -235,22 +236,23 @@ def refine_minima(
     """See `gpu_select_kernels.knn.refine_minima`."""
     n_blocks = len(vector_W) // _BLOCK
     if len(fine_RX) and n_blocks:
-        _refine_kernel[len(fine_RX), triton.cdiv(n_blocks, _BLOCKS_A_PROGRAM)](
-            fine_RX,
-            coarse_RY,
-            limit_R,
-            query_R,
-            x_BD.contiguous(),
-            vectors_UD,
-            norm_U,
-            vector_W,
-            coarse_RY.shape[1] // (_TILE // _BLOCK),
-            n_blocks,
-            D=x_BD.shape[1],
-            BLOCKS=_BLOCKS_A_PROGRAM,
-            BLOCK_D=_depth(x_BD.shape[1]),
-            num_warps=4,
-        )
+        with torch.cuda.device_of(x_BD):
+            _refine_kernel[len(fine_RX), triton.cdiv(n_blocks, _BLOCKS_A_PROGRAM)](
+                fine_RX,
+                coarse_RY,
+                limit_R,
+                query_R,
+                x_BD.contiguous(),
+                vectors_UD,
+                norm_U,
+                vector_W,
+                coarse_RY.shape[1] // (_TILE // _BLOCK),
+                n_blocks,
+                D=x_BD.shape[1],
+                BLOCKS=_BLOCKS_A_PROGRAM,
+                BLOCK_D=_depth(x_BD.shape[1]),
+                num_warps=4,
+            )
 
 
 def bin_distances(x_BD: Tensor, vectors_UD: Tensor, norm_U: Tensor, vector_W: Tensor, bin_Bm: Tensor) -> Tensor:
@@ -258,18 +260,19 @@ def bin_distances(x_BD: Tensor, vectors_UD: Tensor, norm_U: Tensor, vector_W: Te
     n_queries, m = bin_Bm.shape
     out_Bmb = torch.empty((n_queries, m, _BIN), dtype=torch.float32, device=x_BD.device)
     if n_queries and m:
-        _bin_distances_kernel[n_queries, m](
-            x_BD.contiguous(),
-            vectors_UD,
-            norm_U,
-            vector_W,
-            bin_Bm.contiguous(),
-            out_Bmb,
-            m,
-            D=x_BD.shape[1],
-            BLOCK_D=_depth(x_BD.shape[1]),
-            num_warps=4,
-        )
+        with torch.cuda.device_of(x_BD):
+            _bin_distances_kernel[n_queries, m](
+                x_BD.contiguous(),
+                vectors_UD,
+                norm_U,
+                vector_W,
+                bin_Bm.contiguous(),
+                out_Bmb,
+                m,
+                D=x_BD.shape[1],
+                BLOCK_D=_depth(x_BD.shape[1]),
+                num_warps=4,
+            )
     return out_Bmb
 
 
@@ -278,17 +281,18 @@ def pair_distances(x_BD: Tensor, vectors_UD: Tensor, vector_Bn: Tensor, wanted_B
     n_queries, n = vector_Bn.shape
     out_Bn = torch.empty((n_queries, n), dtype=torch.float64, device=x_BD.device)
     if n_queries and n:
-        _pair_distances_kernel[n_queries, n](
-            x_BD.contiguous(),
-            vectors_UD,
-            vector_Bn.contiguous(),
-            wanted_Bn.contiguous().view(torch.uint8),
-            out_Bn,
-            n,
-            D=x_BD.shape[1],
-            BLOCK_D=_depth(x_BD.shape[1]),
-            num_warps=2,
-        )
+        with torch.cuda.device_of(x_BD):
+            _pair_distances_kernel[(n_queries * n,)](
+                x_BD.contiguous(),
+                vectors_UD,
+                vector_Bn.contiguous(),
+                wanted_Bn.contiguous().view(torch.uint8),
+                out_Bn,
+                n,
+                D=x_BD.shape[1],
+                BLOCK_D=_depth(x_BD.shape[1]),
+                num_warps=2,
+            )
     return out_Bn
 
 

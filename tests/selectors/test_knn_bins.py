@@ -190,7 +190,7 @@ def test_each_tile_of_queries_is_of_one_group(n_queries):
 @pytest.mark.parametrize(("n_queries", "k"), [(1, 5), (700, 5), (5000, 33)])
 def test_cuda_finds_what_a_flat_float32_search_finds(n_domains, n_queries, k):
     rows_ND = features(70_001, 200, 1, n_domains=n_domains).numpy()
-    rows_ND[35_000:35_500] = rows_ND[:500] + np.float32(1e-6)
+    rows_ND[35_000:35_500, :200] = rows_ND[:500, :200] + np.float32(1e-6)
     index = RowIndex(torch.from_numpy(rows_ND), torch.zeros(len(rows_ND)).long(), 1, "torch", n_domains).cuda()
     x_BD = features(n_queries, 200, 2, n_domains=n_domains).cuda()
     x_BD[: n_queries // 3] = torch.from_numpy(rows_ND[: n_queries // 3]).cuda()
