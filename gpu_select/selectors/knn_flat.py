@@ -25,7 +25,7 @@ _BLOCK_ROWS = 4096
 """Vectors whose squares are held in float64 at once."""
 
 _FEW_QUERIES = 2
-"""Queries a group: with fewer, many small products take longer than a single one over everything."""
+"""Queries a group, below which groups are not worth it."""
 
 
 class Search(Protocol):
@@ -256,11 +256,10 @@ class GroupedSearch:
 
     def __call__(self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `Search`."""
+        # few queries are seldom of few groups, and many small products take longer than a single one over everything
+        if 1 < len(x_bD) < _FEW_QUERIES * (len(self._groups.bounds) - 1):
+            return self._search(x_bD, k, n, allowed_bU)
         group_b, beyond_b = self._groups(x_bD)
-        if 1 < len(x_bD) < _FEW_QUERIES * len(self._groups.bounds):
-            n_groups = len(set(group_b.tolist()))
-            if n_groups > 1 and len(x_bD) < _FEW_QUERIES * n_groups:
-                return self._search(x_bD, k, n, allowed_bU)
         approx_bn, vector_bn = self._search(x_bD, k, n, allowed_bU, group_b)
         # the k-th closest of the group is no farther than this, with room for the rounding of these sums
         farthest_b = approx_bn[:, k - 1] + x_bD.square().sum(dim=1) + 3 * self._exact.error(x_bD).squeeze(1)
