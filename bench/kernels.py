@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -345,11 +346,18 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
     bench = Bench(compiles=not arguments.no_compile)
+    failed: dict[str, str] = {}
     for kernels in (rbf_kernel, centroid_kernel, pool_kernels, norm_kernel, rope_kernel, swiglu_kernel):
-        kernels(bench)
-        torch.cuda.empty_cache()
+        try:
+            kernels(bench)
+            torch.cuda.empty_cache()
+        except Exception as error:  # the others are still worth measuring
+            traceback.print_exc()
+            failed[kernels.__name__] = f"{type(error).__name__}: {error}"[:300]
     roofs = {name: {"rate": round(rate / 1e9, 1), "unit": unit_of(name)} for name, rate in bench.roofs.items()}
-    save("kernels-cuda", {"repeats": REPEATS, "roofs": roofs, "results": bench.rows})
+    save("kernels-cuda", {"repeats": REPEATS, "roofs": roofs, "results": bench.rows, "failed": failed})
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ class GraphCache:
         offsets_B1 = torch.arange(B + 1, dtype=torch.int32, device=device)
         tag_B = torch.zeros(B, dtype=torch.int32, device=device)
         batch = TokenBatch(ids_T, positions_T, offsets_B1, np.array([T]), tag_B)
-        return _Bucket(batch, self._capture(lambda: self._decide(batch)))
+        with torch.cuda.device_of(ids_T):  # which need not be the current one
+            return _Bucket(batch, self._capture(lambda: self._decide(batch)))
 
 
 def _power_of_two(n: int) -> int:
@@ -95,8 +96,8 @@ def _captured(function: Callable[[], Choice], pool: Callable[[], Any]) -> Callab
             function()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # other threads may go on using the device
-    with torch.cuda.graph(graph, pool=pool(), capture_error_mode="thread_local"):
+    # other threads may go on using the device; torch's own stream for recordings is on the first device that had one
+    with torch.cuda.graph(graph, pool=pool(), stream=side, capture_error_mode="thread_local"):
         outputs = function()
 
     def replay() -> Choice:

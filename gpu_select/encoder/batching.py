@@ -19,6 +19,9 @@ __all__ = ["default_token_budget", "run_batches", "token_batches"]
 
 _log = logging.getLogger("gpu_select")
 
+_MOST_TEXTS_ON_CUDA = 65_535
+"""Attention gives each text a place on an axis of its launch that ends here."""
+
 
 def default_token_budget(device: torch.device) -> int:
     """Tokens a batch that keep a device of this kind busy."""
@@ -90,6 +93,8 @@ def run_batches(
         token_budget = default_token_budget(device)
     if encoder.deterministic and not encoder.takes_packed:
         max_rows = 1  # the shape of a padded batch hangs on its longest text
+    if device.type == "cuda":
+        max_rows = _MOST_TEXTS_ON_CUDA if max_rows is None else min(max_rows, _MOST_TEXTS_ON_CUDA)
     left = np.arange(len(tokenized))
     lengths = tokenized.lengths
     warned = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sysconfig
@@ -32,7 +33,7 @@ def read_corpus(max_bytes: int = CORPUS_BYTES) -> list[str]:
     """
     texts: list[str] = []
     total = 0
-    for path in _files():
+    for path in _files(tuple(sorted({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}))):
         try:
             with open(path, "rb") as stream:
                 data = stream.read(_MAX_FILE_BYTES)
@@ -51,14 +52,15 @@ def read_corpus(max_bytes: int = CORPUS_BYTES) -> list[str]:
     return texts
 
 
-def _files() -> list[Path]:
-    """All files of the kinds wanted, each once, in the order of their hashed names."""
+@functools.cache
+def _files(roots: tuple[str, ...]) -> tuple[Path, ...]:
+    """All files of the kinds wanted, each once, in the order of their hashed names; there may be 100,000."""
     found: dict[str, bytes] = {}
-    for root in sorted({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, key=len, reverse=True):
+    for root in sorted(roots, key=len, reverse=True):
         for folder, folders, names in os.walk(root):
             folders[:] = sorted(name for name in folders if name != "__pycache__")
             for name in names:
                 path = os.path.join(folder, name)
                 if name.endswith(_ENDINGS) and path not in found:
                     found[path] = hashlib.sha256(os.path.relpath(path, root).encode("utf-8", "replace")).digest()
-    return [Path(path) for path in sorted(found, key=lambda path: (found[path], path))]
+    return tuple(Path(path) for path in sorted(found, key=lambda path: (found[path], path)))

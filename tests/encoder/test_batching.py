@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_select.encoder import TokenBatch, Tokenized, default_token_budget, run_batches, token_batches
+from gpu_select.encoder import TokenBatch, Tokenized, batching, default_token_budget, run_batches, token_batches
 from gpu_select.errors import ConfigError, DeviceError
 from gpu_select.stages import StageTimes
 
@@ -145,6 +145,18 @@ def test_other_errors_pass_through() -> None:
 
 def test_no_texts() -> None:
     assert collect([], fits=1) == []
+
+
+@pytest.mark.parametrize("max_rows", [None, 2, 65_536])
+def test_a_batch_on_cuda_has_no_more_texts_than_a_launch_takes(
+    max_rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "pack", lambda tokenized, rows, device, tags: None)
+    sizes: list[int] = []
+    fake: Any = SimpleNamespace(device=torch.device("cuda", 0), takes_packed=True, deterministic=False)
+    texts = Tokenized(np.zeros(65_540, np.int32), np.arange(65_541), np.zeros(65_540, np.bool_))
+    run_batches(fake, texts, lambda batch, rows: sizes.append(len(rows)), token_budget=10**6, max_rows=max_rows)
+    assert (max(sizes), sum(sizes)) == (min(max_rows or 65_535, 65_535), 65_540)
 
 
 def test_a_budget_counts_padding_for_models_that_are_padded() -> None:
