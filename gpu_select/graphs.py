@@ -80,7 +80,8 @@ class GraphCache:
         offsets_B1 = torch.arange(B + 1, dtype=torch.int32, device=device)
         tag_B = torch.zeros(B, dtype=torch.int32, device=device)
         batch = TokenBatch(ids_T, positions_T, offsets_B1, np.array([T]), tag_B)
-        with torch.cuda.device_of(ids_T):  # which need not be the current one
+        there: Any = torch.cuda.device_of
+        with there(ids_T):  # which need not be the current device
             return _Bucket(batch, self._capture(lambda: self._decide(batch)))
 
 

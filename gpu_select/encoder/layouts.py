@@ -203,13 +203,18 @@ def takes_grouped_heads(device: torch.device, dtype: torch.dtype) -> bool:
     attention, _ = _varlen_attn()
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(5, heads, 64, generator=generator).to(device, dtype) for heads in (4, 2, 2))
-    offsets = torch.tensor([0, 2, 5], dtype=torch.int32, device=device)
-    try:
-        shared = attention(q, k, v, offsets, offsets, 3, 3)
-    except (RuntimeError, ValueError, TypeError):
-        return False
-    repeated = attention(q, *(x.repeat_interleave(2, dim=1) for x in (k, v)), offsets, offsets, 3, 3)
-    return torch.allclose(shared.float(), repeated.float(), atol=1e-2)
+    offsets, once = (torch.tensor(ends, dtype=torch.int32, device=device) for ends in ([0, 2, 5], [0, 1, 2]))
+    repeated = [x.repeat_interleave(2, dim=1) for x in (k, v)]
+    # single queries take a way of their own
+    for queries, offsets_q, most in ((q, offsets, 3), (q[:2], once, 1)):
+        expected = attention(queries, *repeated, offsets_q, offsets, most, 3)
+        try:
+            shared = attention(queries, k, v, offsets_q, offsets, most, 3)
+        except (RuntimeError, ValueError, TypeError):
+            return False
+        if not torch.allclose(shared.float(), expected.float(), atol=1e-2):
+            return False
+    return True
 
 
 @functools.cache

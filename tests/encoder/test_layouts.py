@@ -304,19 +304,25 @@ def test_grouped_heads_are_tried_once(packed: Packed, use: Use) -> None:
     heads = random_heads(sum(LENGTHS), (4, 2), 8)
     for _ in range(3):
         layout.attend(*heads, causal=True)
-    assert len(attention.calls) == 2 + 3
+    assert len(attention.calls) == 4 + 3  # tried over texts and over single queries, each beside repeated heads
 
 
-def test_grouped_heads_that_come_out_wrong_are_repeated(packed: Packed, use: Use) -> None:
+@pytest.mark.parametrize("single", [False, True])
+def test_grouped_heads_that_come_out_wrong_are_repeated(packed: Packed, use: Use, single: bool) -> None:
     class Wrong(Torch211):
+        """For single queries, or for all others."""
+
         def compute(self, q: Tensor, k: Tensor, v: Tensor, offsets: Any, **seen: Any) -> Tensor:
             out = super().compute(q, k, v, offsets, **seen)
-            return out if q.shape[1] == k.shape[1] else out.flip(1)
+            alone = len(q) == len(offsets[0]) - 1
+            return out if q.shape[1] == k.shape[1] or alone != single else out.flip(1)
 
     use(Wrong)
     heads = random_heads(sum(LENGTHS), (4, 2), 8)
-    out = VarlenLayout(batch_of(packed, LENGTHS), deterministic=False).attend(*heads, causal=True)
-    close(out, expected(*heads, LENGTHS, causal=True))
+    layout = VarlenLayout(batch_of(packed, LENGTHS), deterministic=False)
+    close(layout.attend(*heads, causal=True), expected(*heads, LENGTHS, causal=True))
+    once = heads[0][: len(LENGTHS)]
+    close(layout.attend_once(once, *heads[1:]), expected_once(once, *heads[1:], LENGTHS))
 
 
 @pytest.mark.parametrize("n_left_over", [0, 3])
