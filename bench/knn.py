@@ -46,8 +46,11 @@ def main() -> None:
     sizes = arguments.rows or ([7500] if device.type == "cpu" else [7500, 1_000_000])
     results = {}
     for n_rows in sizes:
+        rows_ND, queries_BD = clustered_features(n_rows, DIM, seed=2), clustered_features(BATCH, DIM, seed=1)
         for name in ("routing features", "one domain"):
-            rows_ND, queries_BD = (_features(n, seed, name) for n, seed in ((n_rows, 2), (BATCH, 1)))
+            if name == "one domain":
+                for features in (rows_ND, queries_BD):
+                    features[:, -N_DOMAINS:] = torch.eye(N_DOMAINS)[0]
             searches = _searches(rows_ND, device)
             if arguments.profile:
                 _profile(searches["ours"], queries_BD.to(device))
@@ -59,13 +62,6 @@ def main() -> None:
                 print("   ", key, "  ".join(f"{peer} {value:.4g}" for peer, value in row.items()))
     if not arguments.profile:
         save(f"knn-{device.type}", {"repeats": REPEATS, "batch": BATCH, "k": K, "results": results})
-
-
-def _features(n: int, seed: int, case: str) -> Tensor:
-    features_ND = clustered_features(n, DIM, seed)
-    if case == "one domain":
-        features_ND[:, -N_DOMAINS:] = torch.eye(N_DOMAINS)[0]
-    return features_ND
 
 
 def _searches(rows_ND: Tensor, device: torch.device) -> dict[str, Search]:

@@ -86,7 +86,7 @@ def bench(
     from gpu_select import throughput
     from gpu_select.router import Router
 
-    _say("loading the encoder (a random one is made first, once: a minute)")
+    _say("loading the encoder")
     used = throughput.pick_encoder(embedding_model, device=target, dtype=dtype, cache_dir=cache_dir)
     if artifact is not None:
         router = Router.of(used.encoder, artifact)

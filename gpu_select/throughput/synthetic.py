@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +18,8 @@ from gpu_select import jsonio
 from gpu_select.errors import OutputError
 from gpu_select.throughput.bpe import END, train_tokenizer
 from gpu_select.throughput.corpus import CORPUS_BYTES, read_corpus
+
+_log = logging.getLogger("gpu_select")
 
 __all__ = ["QWEN3_06B", "SMALL", "Shape", "ensure_random_encoder"]
 
@@ -86,6 +89,7 @@ def ensure_random_encoder(
     target = Path(folder) / f"random-{shape.name}"
     if (target / "config.json").is_file():
         return target
+    _log.info("making a model of random weights and training its tokenizer, once: this takes about a minute")
     tokenizer = train_tokenizer(read_corpus(corpus_bytes), shape.vocab_size)
     try:
         with _complete_or_absent(target) as new:
