@@ -16,7 +16,18 @@ import torch
 
 __all__ = ["clustered_features", "environment", "interleaved", "save", "unit"]
 
-_PACKAGES = ("torch", "numpy", "faiss-cpu", "faiss-gpu", "scikit-learn", "transformers", "orjson")
+_PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "faiss-cpu",
+    "faiss-gpu",
+    "scikit-learn",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "orjson",
+)
 
 
 def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -24,6 +35,8 @@ def interleaved(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for task in tasks.values():
         task()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     for _ in range(repeats):
         for name, task in tasks.items():
             start = time.perf_counter()
@@ -58,13 +71,18 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "command": "python " + " ".join(sys.argv),
+        "command": " ".join(["python", *map(_shown, sys.argv)]),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _shown(argument: str) -> str:
+    """An argument without the place of a file on this machine."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _cpu_name() -> str:

@@ -19,9 +19,9 @@ from gpu_select.errors import OutputError
 from gpu_select.throughput.bpe import END, train_tokenizer
 from gpu_select.throughput.corpus import CORPUS_BYTES, read_corpus
 
-_log = logging.getLogger("gpu_select")
-
 __all__ = ["QWEN3_06B", "SMALL", "Shape", "ensure_random_encoder"]
+
+_log = logging.getLogger("gpu_select")
 
 _INITIALIZER_RANGE = 0.02
 _SEED = 0
