@@ -206,3 +206,28 @@ def test_rounded_scores_decide_like_unrounded_ones(rows):
     assert out_BM.dtype == torch.float32
     assert torch.equal(out_BM.argmax(dim=1), scores_BM.argmax(dim=1))
     torch.testing.assert_close(out_BM.double(), scores_BM, atol=1e-6, rtol=0)
+
+
+@each_selector
+@pytest.mark.parametrize("n", [0, 1, 256, 300])
+def test_a_deterministic_selector_scores_tiles_of_the_queries_alone(make, n, monkeypatch):
+    selector = make()
+    selector.deterministic = True
+    queries_BD = torch.randn(n, 4)
+    masks = torch.rand(n, 3) < 0.5
+    expected = selector(queries_BD), selector(queries_BD, masks)
+    seen = []
+    original = selector.scores
+
+    def scores(features_BD, candidates_BM):
+        seen.append(features_BD)
+        return original(features_BD, candidates_BM)
+
+    monkeypatch.setattr(selector, "scores", scores)
+    assert torch.equal(selector(queries_BD), expected[0])
+    assert torch.equal(selector(queries_BD, masks), expected[1])
+    assert len(expected[0]) == n
+    # a query of zeros, say, ties with all rows of unit length
+    known = {tuple(row) for row in queries_BD.tolist()}
+    assert {tuple(row) for tile in seen for row in tile.tolist()} <= known
+    assert n == 0 or {len(tile) for tile in seen} == {256}
