@@ -56,6 +56,9 @@ class KNNSelector(Selector):
         # any order, and a microsecond more or less still counts.
         most = float(weight_N.max()) * min(n_neighbors, len(labels))
         self.unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
+        # Sums that only rounding tells apart, as those of 0.55 + 0.5 and 2 x 0.525, are equal; far below a microsecond.
+        terms = min(n_neighbors, len(labels)).bit_length()
+        self.grid = max(2.0**-33, self.unit * 2.0 ** (terms + 6))
         weight_N = (weight_N / self.unit).round().long()
         # row N stands for "none": it votes for the first model with weight 0
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
@@ -73,7 +76,8 @@ class KNNSelector(Selector):
         rows_Bk = self.neighbors(features_BD, candidates_BM)
         votes_Bk = self.weight_N[rows_Bk].to(torch.float32 if features_BD.device.type == "mps" else torch.float64)
         zeros_BM = votes_Bk.new_zeros(len(features_BD), len(self.models))
-        return rounded(zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk) * self.unit)
+        sums_BM = zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk)
+        return rounded((sums_BM * (self.unit / self.grid)).round() * self.grid)
 
 
 def _vote_weights(n_rows: int, qualities_N: Tensor | None, latencies_ns_N: Tensor | None) -> Tensor:

@@ -222,9 +222,9 @@ def test_batch_size_bounds_what_the_encoder_takes_at_once(train, tmp_path, monke
     from gpu_select.encoder import Encoder
 
     rows = []
-    forward = Encoder.forward
+    encode = Encoder.encode
     monkeypatch.setattr(
-        Encoder, "forward", lambda self, ids, mask: (rows.append(len(ids)), forward(self, ids, mask))[1]
+        Encoder, "encode", lambda self, batch: (rows.append(len(batch.lengths)), encode(self, batch))[1]
     )
     assert train(tmp_path / "out", "--batch-size", 7, "--algorithm", "knn").status == 0
     assert max(rows) == 7

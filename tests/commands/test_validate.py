@@ -126,9 +126,9 @@ def test_without_json_nothing_is_written(cli, data_dir, models_dir, tiny_encoder
 
 
 def test_texts_are_embedded_once_for_all_selectors(validate, monkeypatch):
-    forward, rows = Encoder.forward, []
+    encode, rows = Encoder.encode, []
     monkeypatch.setattr(
-        Encoder, "forward", lambda self, ids, mask: (rows.append(len(ids)), forward(self, ids, mask))[1]
+        Encoder, "encode", lambda self, batch: (rows.append(len(batch.lengths)), encode(self, batch))[1]
     )
     assert validate()[0].status == 0
     assert sum(rows) == 60

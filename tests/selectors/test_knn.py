@@ -166,3 +166,17 @@ def test_each_query_may_have_its_own_candidates(backend):
 def test_all_rows_vote_where_k_is_larger():
     selector = KNNSelector(torch.tensor([[0.0], [1.0], [2.0]]), ["a", "b", "b"], n_neighbors=10**30)
     torch.testing.assert_close(selector(torch.zeros(1, 1)), torch.tensor([[0.55, 1.1]]))
+
+
+def test_sums_that_only_rounding_tells_apart_are_equal(decide):
+    """0.55 + 0.5 against twice 0.525: the first model wins, as in exact arithmetic."""
+    document = document_of(
+        [[0.0, 0.0]] * 5 + [[9.0, 9.0]],
+        ["b", "a", "b", "c", "a", "a"],
+        k=5,
+        latencies=[second * 10**9 for second in (1, 2, 3, 1, 2, 5)],
+    )
+    assert decide(document, np.zeros((1, 2), np.float32)) == ["b"]
+    # a microsecond still counts
+    faster = document | {"latencies": [10**9, 2 * 10**9 - 1000, 3 * 10**9, 10**9, 2 * 10**9, 5 * 10**9]}
+    assert decide(faster, np.zeros((1, 2), np.float32)) == ["a"]
