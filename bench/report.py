@@ -1,0 +1,276 @@
+"""Turns bench/results/*.json into the README's tables and a chart.
+
+    python bench/report.py                  rewrite the tables in README.md, draw bench/results/throughput.png
+    python bench/report.py --table cuda     print the tables of one device, and change nothing
+
+What was not measured does not appear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "bench" / "results"
+CHART = RESULTS / "throughput.png"
+BEGIN, END = "<!-- bench/report.py writes from here -->", "<!-- to here -->"
+
+DEVICES = ("cuda", "cpu")
+NAMES = {"knn": "KNN", "kmeans": "KMeans", "svm": "SVM"}
+SELECTION = {
+    "knn": "KNN, 7,500 rows, k = 5",
+    "kmeans": "KMeans, 64 clusters",
+    "svm": "SVM, 6 x 1,000 support vectors",
+}
+"""What bench/selection.py measures."""
+
+Document = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--table", choices=DEVICES, help="print the tables of this device only")
+    device = parser.parse_args().table
+    if device is not None:
+        blocks, broken = tables(device)
+        print("\n\n".join(blocks) if blocks else f"nothing was measured on {device}")
+        sys.exit("\n".join(broken) or None)
+    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"-> {README}")
+    draw(CHART)
+
+
+def with_tables(readme: str) -> str:
+    """The README with the tables that the results give."""
+    blocks: list[str] = []
+    for device in DEVICES:
+        found, broken = tables(device)
+        if broken:
+            sys.exit("\n".join(broken))
+        blocks += found
+    if CHART.exists():
+        where = CHART.relative_to(ROOT).as_posix()
+        blocks.insert(0, f"![Tokens a second from file to file, gpu_select beside its peer]({where})")
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        sys.exit(f"README.md: expected the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n" + "\n\n".join(blocks) + f"\n\n{END}{after}"
+
+
+def tables(device: str) -> tuple[list[str], list[str]]:
+    """Markdown for each result file of a device, and which ones could not be understood."""
+    blocks, broken = [], []
+    for name, write in SECTIONS.items():
+        path = RESULTS / f"{name}-{device}.json"
+        if not path.exists():
+            continue
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            text, header, rows = write(document)
+            blocks.append(f"{text} ({_where(document)}):\n\n{_markdown(header, rows)}")
+        except (KeyError, TypeError, ValueError) as error:
+            broken.append(f"{path.name}: {type(error).__name__}: {error}")
+    return blocks, broken
+
+
+def _where(document: Document) -> str:
+    return f"{_place(document)}; torch {document['versions']['torch']}; `{document['command']}`"
+
+
+def _place(document: Document) -> str:
+    threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
+    return document["gpu"] or f"{document['cpu']}, {threads}"
+
+
+def _markdown(header: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+Section = tuple[str, list[str], list[list[str]]]
+
+
+def _end_to_end(document: Document) -> Section:
+    rows, batch_sizes = [], []
+    for log, result in document["results"].items():
+        peer = result["peer"]
+        batch_sizes.append(f"{peer['batch_size']}")
+        for dtype, ours in result["ours"].items():
+            for name, row in ours.items():
+                beside = ["-"] * 3
+                if "same_models" in row:
+                    theirs = peer["selectors"][name]["tokens_per_s"]
+                    beside = [f"{theirs:,.0f}", f"{row['speed_over_peer']:.2f}", f"{row['same_models']:.2%}"]
+                rows.append(
+                    [
+                        f"{log}, {result['queries']:,} queries" if not log.endswith("tokens") else log,
+                        _selector(name),
+                        dtype,
+                        f"{row['tokens_per_s']:,.0f}",
+                        f"{row['queries_per_s']:,.0f}",
+                        f"{row['utilisation']:.0%}",
+                        f"{row['stage_shares']['select']:.1%}",
+                        *beside,
+                    ]
+                )
+    roofs = ", ".join(f"{roof['flops_per_s'] / 1e12:.3g} TFLOP/s in {name}" for name, roof in document["roofs"].items())
+    dtypes = "/".join(sorted({result["peer"]["dtype"] for result in document["results"].values()}))
+    text = (
+        f"**From log file to routed file**, tokenising included; encoder: {document['encoder']}. The roof is a matrix "
+        f"product measured in the same run: {roofs}. Peer: sentence-transformers in {dtypes} (batch size "
+        f"{'/'.join(dict.fromkeys(batch_sizes))}, the fastest of those tried) and scikit-learn. "
+        f"Medians of {document['repeats']} interleaved runs"
+    )
+    header = ["log", "selector", "encoder in", "tokens/s", "queries/s", "of the roof", "selecting"]
+    return text, [*header, "peer, tokens/s", "ratio", "same model"], rows
+
+
+def _selector(name: str) -> str:
+    first, _, rest = name.partition(",")
+    return NAMES.get(first, first) + (f",{rest}" if rest else "")
+
+
+def _selection(document: Document) -> Section:
+    rows = [
+        [SELECTION.get(name, name), _time(ours), peer, _time(seconds), f"{seconds / ours:.2f}"]
+        for name, result in document["results"].items()
+        for ours in [result["seconds"]["ours"]]
+        for peer, seconds in result["seconds"].items()
+        if peer != "ours"
+    ]
+    text = f"**Selection** of 8,192 queries at D = 1038, medians of {document['repeats']} interleaved runs"
+    return text, ["selector", "gpu_select", "peer", "", "ratio"], rows
+
+
+def _knn(document: Document) -> Section:
+    peers = list(dict.fromkeys(peer for result in document["results"].values() for peer in result["seconds"]))
+    rows = [
+        [
+            name,
+            *(f"{document['batch'] / s:,.0f}" if (s := result["seconds"].get(peer)) else "-" for peer in peers),
+            *(f"{result['queries with a wrong row'][peer]:.2%}" for peer in ("ours",)),
+        ]
+        for name, result in document["results"].items()
+    ]
+    text = (
+        f"**Exact nearest neighbours**, queries a second in batches of {document['batch']:,}, k = {document['k']}, "
+        f"D = 1038, medians of {document['repeats']} interleaved runs"
+    )
+    header = ["rows", *("gpu_select" if peer == "ours" else peer for peer in peers), "wrong rows in gpu_select"]
+    return text, header, rows
+
+
+def _kernels(document: Document) -> Section:
+    def time_of(row: Document, key: str) -> str:
+        value = row["milliseconds"].get(key)
+        return _time(value / 1e3) if isinstance(value, float) else "-"
+
+    rows = [
+        [
+            row["name"],
+            *(time_of(row, key) for key in ("kernel", "torch", "torch.compile")),
+            f"{row['share_of_roof']:.0%} of {row['roof']}",
+            *(f"{row['error'][key]:.0e}" if key in row["error"] else "-" for key in ("kernel", "torch")),
+        ]
+        for row in document["results"]
+    ]
+    roofs = ", ".join(f"{name} {roof['rate']:,.0f} {roof['unit']}" for name, roof in document["roofs"].items())
+    text = f"**Fused kernels**; roofs measured in the same run: {roofs}; errors against float64"
+    return text, ["kernel", "time", "torch", "torch.compile", "rate", "error", "torch's error"], rows
+
+
+def _determinism(document: Document) -> Section:
+    rows = [
+        [
+            dtype,
+            NAMES.get(name, name),
+            *(f"{row[way][name][key]:.2%}" for way in row for key in ("other_models", "other_score_bits")),
+            f"{row['deterministic'][name]['seconds'] / row['free'][name]['seconds']:.2f}",
+        ]
+        for dtype, row in document["results"].items()
+        for name in row["free"]
+    ]
+    text = (
+        f"**The same query in other batches**: {document['queries']:,} queries in 5 random orders and token budgets; "
+        f"share of queries that got another model, or another last bit of the score, without and with `deterministic`; "
+        f"encoder: {document['encoder']}"
+    )
+    header = ["encoder in", "selector", "other model", "other bits", "deterministic: other model", "other bits"]
+    return text, [*header, "times the time"], rows
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+SECTIONS: dict[str, Callable[[Document], Section]] = {
+    "end_to_end": _end_to_end,
+    "selection": _selection,
+    "knn": _knn,
+    "kernels": _kernels,
+    "determinism": _determinism,
+}
+
+
+def draw(path: Path) -> None:
+    """Bars of tokens a second, one panel a device."""
+    measured = {
+        device: json.loads(file.read_text(encoding="utf-8"))
+        for device in DEVICES
+        for file in [RESULTS / f"end_to_end-{device}.json"]
+        if file.exists()
+    }
+    if not measured:
+        print("no end_to_end results: no chart")
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = {device: _bars(document) for device, document in measured.items()}
+    heights = [0.34 * len(rows) + 1.1 for rows in bars.values()]
+    figure, axes = pyplot.subplots(
+        len(bars), 1, figsize=(9, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+    )
+    for axis, (device, rows) in zip(axes[:, 0], bars.items(), strict=True):
+        document = measured[device]
+        labels, values, colors = zip(*rows, strict=True)
+        places = range(len(rows))
+        drawn = axis.barh(places, values, color=colors, height=0.72)
+        axis.bar_label(drawn, [f"{value:,.0f}" for value in values], padding=4, fontsize=9)
+        axis.set_yticks(places, labels, fontsize=9)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.15 * max(values))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.set_title(f"{_place(document)}: tokens a second from log file to routed file", fontsize=10, loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    print(f"-> {path}")
+
+
+def _bars(document: Document) -> list[tuple[str, float, str]]:
+    """Label, tokens a second and colour: ours in each dtype, then the peer, for each log and selector with a peer."""
+    ours_colors, peer_color = ("#0b6e4f", "#5fb49c"), "#b0b0b0"
+    rows = []
+    for log, result in document["results"].items():
+        peer = result["peer"]
+        for name, theirs in peer["selectors"].items():
+            where = f"{log}, {_selector(name)}"
+            for color, (dtype, ours) in zip(ours_colors, result["ours"].items(), strict=False):
+                if name in ours:
+                    rows.append((f"{where}: gpu_select, {dtype}", ours[name]["tokens_per_s"], color))
+            rows.append(
+                (f"{where}: sentence-transformers + scikit-learn, {peer['dtype']}", theirs["tokens_per_s"], peer_color)
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
