@@ -28,8 +28,8 @@ from gpu_select.wire import ALGORITHMS
 
 ROWS = 7500
 MEAN_TOKENS = 64
-QUERIES = {"cpu": 256, "cuda": 8192}
-BUDGETS = {"cpu": (2048, 300, 997, 512, 4096), "cuda": (65_536, 3000, 20_011, 8192, 131_072)}
+QUERIES = {"cpu": 256, "cuda": 4096}
+BUDGETS = {"cpu": (2048, 300, 997, 512, 4096), "cuda": (65_536, 3000, 20_011, 8192, 40_000)}
 """Tokens a batch: the default, then others."""
 DTYPES: dict[str, tuple[DtypeName, ...]] = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16",)}
 

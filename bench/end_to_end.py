@@ -1,7 +1,7 @@
 """How fast is a log routed from file to file, against sentence-transformers and scikit-learn in the same run?
 
     python bench/end_to_end.py --train TRAIN.jsonl.gz --log DEV.jsonl.gz [--queries N]
-    python bench/end_to_end.py --device cuda [--queries N]
+    python bench/end_to_end.py --device cuda [--queries N] [--compile]
 
 The first trains KNN, KMeans and SVM with MiniLM on benchmark records, and routes the distinct queries of others, on
 the CPU, in float32 and bfloat16. The second has synthetic queries of 64 and 128 tokens in the mean, an encoder of the
@@ -30,10 +30,10 @@ from peer import Peer
 from gpu_select import throughput
 from gpu_select.artifacts import selector_of
 from gpu_select.encoder import DtypeName, Encoder, load_encoder, resolve_encoder
-from gpu_select.pipeline import RouteReport
 from gpu_select.router import Router
-from gpu_select.throughput import Queries, Roof
-from gpu_select.wire import SelectorFile, file_name, read_selector_file
+from gpu_select.selectors import Selector
+from gpu_select.throughput import Queries, Roof, Run
+from gpu_select.wire import file_name, read_selector_file
 
 ROWS, MANY_ROWS = 7500, 1_000_000
 MEANS = (64, 128)
@@ -41,8 +41,7 @@ TOKENS = {"cuda": 3_145_728, "cpu": 4096}
 """Of a synthetic log."""
 PEER_SHARE = {"cuda": 8, "cpu": 1}
 WARM_UP = {"cuda": 8192, "cpu": 128}
-
-Run = tuple[RouteReport, float]
+COMPILED = ", compiled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +52,20 @@ class Case:
     queries: Queries
     encoders: dict[str, Encoder]
     """By dtype."""
-    documents: dict[str, SelectorFile]
-    """By name; all of them are ours to measure."""
+    selectors: dict[str, Selector]
+    """By name."""
     peer: Peer
-    """Has those that it measures."""
+    """Has some of the same names."""
     peer_queries: int
+
+    def routers(self) -> dict[tuple[str, str], Router]:
+        """By dtype and selector's name; a compiled encoder with KNN only."""
+        return {
+            (dtype, name): Router(encoder, selector)
+            for dtype, encoder in self.encoders.items()
+            for name, selector in self.selectors.items()
+            if name == "knn" or COMPILED not in dtype
+        }
 
 
 def main() -> None:
@@ -67,6 +75,7 @@ def main() -> None:
     parser.add_argument("--log", help="benchmark records whose queries are routed")
     parser.add_argument("--synthetic", action="store_true", help="the CUDA run's queries and a small model on the CPU")
     parser.add_argument("--queries", type=int, help="queries of each log, to try things out")
+    parser.add_argument("--compile", action="store_true", help="KNN with a compiled encoder, too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cache-dir", default=".cache")
     parser.add_argument("--rows", type=int, nargs=2, default=[ROWS, MANY_ROWS], help="of the made-up selectors")
@@ -77,24 +86,26 @@ def main() -> None:
     if not made_up and (arguments.train is None or arguments.log is None):
         parser.error("the CPU run needs --train and --log")
     cases, words = _made_up(arguments, device) if made_up else _trained(arguments, device)
-    roofs = {}
+    roofs: dict[str, Roof] = {}
     results = {}
     for case in cases:
-        for dtype, encoder in case.encoders.items():
+        for encoder in case.encoders.values():
+            dtype = encoder.precision
             if dtype not in roofs:
                 roofs[dtype] = throughput.matmul_roof(device, encoder.dtype)
                 print(f"roof in {dtype}: {roofs[dtype].flops_per_s / 1e12:.2f} TFLOP/s {roofs[dtype].size}")
         results[case.name] = _measure(case, roofs, arguments.repeats)
         _print(case.name, results[case.name])
-    save(
-        arguments.name or f"end_to_end-{device.type}",
-        {
-            "repeats": arguments.repeats,
-            "encoder": words,
-            "roofs": {dtype: asdict(roof) for dtype, roof in roofs.items()},
-            "results": results,
-        },
-    )
+        # after each log, as time may run out
+        save(
+            arguments.name or f"end_to_end-{device.type}",
+            {
+                "repeats": arguments.repeats,
+                "encoder": words,
+                "roofs": {dtype: asdict(roof) for dtype, roof in roofs.items()},
+                "results": results,
+            },
+        )
 
 
 def _trained(arguments: argparse.Namespace, device: torch.device) -> tuple[list[Case], str]:
@@ -128,7 +139,18 @@ def _trained(arguments: argparse.Namespace, device: torch.device) -> tuple[list[
     queries = Queries(table.queries, [domain or "other" for domain in table.domains], lengths)
     peer = Peer(str(resolve_encoder("minilm")), device.type, torch.float32, documents)
     name = Path(arguments.log).name.split(".")[0]
-    return [Case(name, queries, encoders, documents, peer, len(queries.texts))], "minilm, its own weights and tokenizer"
+    selectors = {name: selector_of(document).to(device) for name, document in documents.items()}
+    case = Case(name, queries, encoders | _compiled(arguments, "minilm", device), selectors, peer, len(queries.texts))
+    return [case], "minilm, its own weights and tokenizer"
+
+
+def _compiled(arguments: argparse.Namespace, encoder: str, device: torch.device) -> dict[str, Encoder]:
+    if not arguments.compile:
+        return {}
+    dtype: DtypeName = "bfloat16"
+    compiled = load_encoder(encoder, device=device, dtype=dtype)
+    compiled.compile_layers()
+    return {f"{dtype}{COMPILED}": compiled}
 
 
 def _made_up(arguments: argparse.Namespace, device: torch.device) -> tuple[list[Case], str]:
@@ -140,25 +162,26 @@ def _made_up(arguments: argparse.Namespace, device: torch.device) -> tuple[list[
     documents = {name: throughput.random_document(encoder, name, few) for name in ("knn", "kmeans", "svm")}
     folder = throughput.ensure_random_encoder(arguments.cache_dir, shape)
     peer = Peer(str(folder), device.type, encoder.dtype, documents)
-    all_documents = documents | {f"knn, {many:,} rows": throughput.random_document(encoder, "knn", many)}
+    selectors = {name: selector_of(document).to(device) for name, document in documents.items()}
+    many_document = throughput.random_document(encoder, "knn", many)
+    selectors[f"knn, {many:,} rows"] = selector_of(many_document).to(device)
+    del many_document  # 4 GB
+    encoders = {dtype: encoder} | _compiled(arguments, str(folder), device)
     corpus = throughput.read_corpus()
     cases = []
     for mean in MEANS:
         n = arguments.queries or TOKENS[device.type] // mean
         queries = throughput.cut_queries(corpus, encoder.tokenizer, n, mean)
         peer_queries = -(-n // PEER_SHARE[device.type])
-        cases.append(Case(f"{mean} tokens", queries, {dtype: encoder}, all_documents, peer, peer_queries))
+        # one length is enough to tell the other selectors from KNN
+        measured = {name: s for name, s in selectors.items() if mean == MEANS[0] or name.startswith("knn")}
+        cases.append(Case(f"{mean} tokens", queries, encoders, measured, peer, peer_queries))
     return cases, used.words
 
 
 def _measure(case: Case, roofs: dict[str, Roof], repeats: int) -> dict[str, Any]:
     device = next(iter(case.encoders.values())).device
-    selectors = {name: selector_of(document).to(device) for name, document in case.documents.items()}
-    routers = {
-        (dtype, name): Router(encoder, selector)
-        for dtype, encoder in case.encoders.items()
-        for name, selector in selectors.items()
-    }
+    routers = case.routers()
     runs: dict[tuple[str, str], list[Run]] = {key: [] for key in routers}
     peer_runs = []
     n_peer, peer = case.peer_queries, case.peer
@@ -171,7 +194,6 @@ def _measure(case: Case, roofs: dict[str, Roof], repeats: int) -> dict[str, Any]
         peer.tune(peer_log)
         for key, router in routers.items():
             throughput.route_file(router, log, outs[key], max_rows=WARM_UP[device.type])
-            throughput.reset_peak(router)
         for _ in range(repeats):
             peer_runs.append(peer.route(peer_log, peer_outs))
             for key, router in routers.items():
@@ -190,7 +212,7 @@ def _measure(case: Case, roofs: dict[str, Roof], repeats: int) -> dict[str, Any]
     }
     ours: dict[str, dict[str, Any]] = {dtype: {} for dtype in case.encoders}
     for (dtype, name), router in routers.items():
-        row = throughput.as_dict(throughput.summary(router, roofs[dtype], runs[dtype, name]))
+        row = throughput.as_dict(throughput.summary(router, roofs[router.encoder.precision], runs[dtype, name]))
         if name in peer_rows:
             different = sum(a != b for a, b in zip(models[dtype, name], peer_models[name], strict=True))
             row["speed_over_peer"] = row["tokens_per_s"] / peer_rows[name]["tokens_per_s"]

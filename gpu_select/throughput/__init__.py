@@ -6,7 +6,7 @@ from gpu_select.throughput.corpus import read_corpus
 from gpu_select.throughput.encoders import EncoderUsed, pick_encoder, random_encoder
 from gpu_select.throughput.flops import flops_per_token
 from gpu_select.throughput.hardware import device_name
-from gpu_select.throughput.measure import Throughput, measure, reset_peak, route_file, summary, timed_route
+from gpu_select.throughput.measure import Run, Throughput, measure, route_file, summary, timed_route
 from gpu_select.throughput.queries import Queries, check_mean, cut_queries, write_log
 from gpu_select.throughput.roof import Roof, copy_bandwidth, matmul_roof
 from gpu_select.throughput.selectors import random_document, random_router
@@ -19,6 +19,7 @@ __all__ = [
     "EncoderUsed",
     "Queries",
     "Roof",
+    "Run",
     "Shape",
     "Throughput",
     "as_dict",
@@ -35,7 +36,6 @@ __all__ = [
     "random_encoder",
     "random_router",
     "read_corpus",
-    "reset_peak",
     "route_file",
     "summary",
     "table",

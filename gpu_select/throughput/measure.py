@@ -22,7 +22,7 @@ from gpu_select.stages import STAGES
 from gpu_select.throughput.flops import flops_per_token
 from gpu_select.throughput.roof import Roof
 
-__all__ = ["Throughput", "measure", "reset_peak", "route_file", "summary", "timed_route"]
+__all__ = ["Run", "Throughput", "measure", "route_file", "summary", "timed_route"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,17 @@ class Throughput:
         return self.tokens_per_s * self.flops_per_token / self.roof_flops_per_s
 
 
+@dataclass(frozen=True)
+class Run:
+    """One time that a log was routed."""
+
+    report: RouteReport
+    seconds: float
+    """From opening the log to the finished output file."""
+    peak_bytes: int | None
+    """As in `Throughput`."""
+
+
 def measure(
     router: Router,
     log: str,
@@ -90,44 +101,40 @@ def measure(
         out = os.path.join(folder, "routed.jsonl")
         warm_up = WINDOW_ROWS if max_rows is None else min(WINDOW_ROWS, max_rows)
         route_file(router, log, out, token_budget=token_budget, max_rows=warm_up)
-        reset_peak(router)
         runs = [timed_route(router, log, out, token_budget=token_budget, max_rows=max_rows) for _ in range(repeats)]
-    report = runs[0][0]
+    report = runs[0].report
     if report.rows == report.errors:
         raise DataError(f"{log}: no row that can be routed; the first: {report.first_error or 'there is none at all'}")
     return summary(router, roof, runs)
 
 
-def reset_peak(router: Router) -> None:
-    """Forget how much memory was used so far, where that can be."""
-    if router.encoder.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(router.encoder.device)
-
-
 def timed_route(
     router: Router, source: str, target: str, *, token_budget: int | None = None, max_rows: int | None = None
-) -> tuple[RouteReport, float]:
-    """`route_file`, and the seconds that it took."""
+) -> Run:
+    """`route_file`, with its time and memory."""
+    device = router.encoder.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
     report = route_file(router, source, target, token_budget=token_budget, max_rows=max_rows)
-    return report, time.perf_counter() - start
+    return Run(report, time.perf_counter() - start, _peak_bytes(device))
 
 
-def summary(router: Router, roof: Roof, runs: Sequence[tuple[RouteReport, float]]) -> Throughput:
+def summary(router: Router, roof: Roof, runs: Sequence[Run]) -> Throughput:
     """What repeated runs of `timed_route` on one log come to."""
-    reports, seconds = zip(*runs, strict=True)
-    report = reports[0]
+    report = runs[0].report
+    peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     return Throughput(
         queries=report.rows,
         errors=report.errors,
         tokens=report.tokens,
         repeats=len(runs),
-        seconds=statistics.median(seconds),
-        all_seconds=seconds,
-        stage_seconds={s: statistics.median(report.stage_seconds[s] for report in reports) for s in STAGES},
+        seconds=statistics.median(run.seconds for run in runs),
+        all_seconds=tuple(run.seconds for run in runs),
+        stage_seconds={s: statistics.median(run.report.stage_seconds[s] for run in runs) for s in STAGES},
         flops_per_token=flops_per_token(router.encoder),
         roof_flops_per_s=roof.flops_per_s,
-        peak_bytes=_peak_bytes(router.encoder.device),
+        peak_bytes=max(peaks, default=None),
     )
 
 
