@@ -188,7 +188,7 @@ def _measure(case: Case, roofs: dict[str, Roof], repeats: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         log, peer_log = (str(Path(folder) / name) for name in ("log.jsonl", "peer_log.jsonl"))
         outs = {key: str(Path(folder) / f"ours {'-'.join(key)}.jsonl") for key in routers}
-        peer_outs = {name: str(Path(folder) / f"peer {name}.jsonl") for name in peer.deciders}
+        peer_outs = {name: str(Path(folder) / f"peer {name}.jsonl") for name in peer.deciders if name in case.selectors}
         throughput.write_log(log, case.queries)
         throughput.write_log(peer_log, _first(case.queries, n_peer))
         peer.tune(peer_log)

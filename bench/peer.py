@@ -63,7 +63,7 @@ class Peer:
         return np.asarray(embeddings, np.float32)
 
     def route(self, source: str, targets: dict[str, str]) -> tuple[float, dict[str, float]]:
-        """Route a log to a file with each selector, embedding it once.
+        """Route a log with some selectors, to a file each, embedding it once.
 
         Returns:
             The seconds of reading and embedding, and for each selector those of selecting and writing.
@@ -73,10 +73,10 @@ class Peer:
         features = np.hstack([self.encode([row["query"] for row in rows]), one_hot(rows)])
         shared = time.perf_counter() - start
         own = {}
-        for name, decide in self.deciders.items():
+        for name, target in targets.items():
             start = time.perf_counter()
-            models = decide(features)
-            with open(targets[name], "w", encoding="utf-8") as stream:
+            models = self.deciders[name](features)
+            with open(target, "w", encoding="utf-8") as stream:
                 for row, model in zip(rows, models, strict=True):
                     stream.write(json.dumps({**row, "model": model}) + "\n")
             own[name] = time.perf_counter() - start
@@ -104,7 +104,8 @@ def decider(document: SelectorFile) -> Decide:
 
 
 def _knn(document: KNNFile) -> Decide:
-    search = NearestNeighbors(n_neighbors=document.k, algorithm="brute").fit(document.embeddings_ND)
+    k = min(document.k, len(document.labels))
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(document.embeddings_ND)
     names, label_N = np.unique(document.labels, return_inverse=True)
     n = len(label_N)
     quality_N = np.full(n, 0.5) if document.qualities_N is None else np.maximum(document.qualities_N, 0.01)
