@@ -30,6 +30,9 @@ SELECTION = {
 }
 """What bench/selection.py measures."""
 
+COLORS = {"gpu_select, float32": "#5fb49c", "gpu_select, bfloat16": "#0b6e4f", "gpu_select": "#b7dfd0"}
+PEER_COLOR = "#b0b0b0"
+
 Document = dict[str, Any]
 
 
@@ -234,42 +237,49 @@ def draw(path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    bars = {device: _bars(document) for device, document in measured.items()}
-    heights = [0.34 * len(rows) + 1.1 for rows in bars.values()]
+    groups = {device: _groups(document) for device, document in measured.items()}
+    heights = [0.24 * sum(len(bars) + 0.8 for _, bars in rows) + 1.0 for rows in groups.values()]
     figure, axes = pyplot.subplots(
-        len(bars), 1, figsize=(9, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+        len(groups), 1, figsize=(9, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
     )
-    for axis, (device, rows) in zip(axes[:, 0], bars.items(), strict=True):
-        document = measured[device]
-        labels, values, colors = zip(*rows, strict=True)
-        places = range(len(rows))
-        drawn = axis.barh(places, values, color=colors, height=0.72)
-        axis.bar_label(drawn, [f"{value:,.0f}" for value in values], padding=4, fontsize=9)
-        axis.set_yticks(places, labels, fontsize=9)
+    for axis, (device, rows) in zip(axes[:, 0], groups.items(), strict=True):
+        place, ticks, most = 0.0, [], 0.0
+        for _, bars in rows:
+            ticks.append(place + (len(bars) - 1) / 2)
+            for label, value in bars:
+                color = COLORS.get(label, COLORS["gpu_select"] if label.startswith("gpu_") else PEER_COLOR)
+                drawn = axis.barh(place, value, color=color, height=0.86, label=label)
+                axis.bar_label(drawn, [f"{value:,.0f}"], padding=4, fontsize=9)
+                place, most = place + 1, max(most, value)
+            place += 0.8
+        axis.set_yticks(ticks, [name for name, _ in rows])
+        axis.tick_params(axis="y", length=0)
         axis.invert_yaxis()
-        axis.set_xlim(0, 1.15 * max(values))
+        axis.set_xlim(0, 1.15 * most)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axis.set_title(f"{_place(document)}: tokens a second from log file to routed file", fontsize=10, loc="left")
+        axis.set_title(f"{_place(measured[device])}: tokens a second from log file to routed file", fontsize=11)
+        handles, labels = axis.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axis.legend(once.values(), once.keys(), fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
     print(f"-> {path}")
 
 
-def _bars(document: Document) -> list[tuple[str, float, str]]:
-    """Label, tokens a second and colour: ours in each dtype, then the peer, for each log and selector with a peer."""
-    ours_colors, peer_color = ("#0b6e4f", "#5fb49c"), "#b0b0b0"
-    rows = []
+def _groups(document: Document) -> list[tuple[str, list[tuple[str, float]]]]:
+    """For each log and selector that both sides measured: its name, and who routed how many tokens a second."""
+    groups = []
     for log, result in document["results"].items():
         peer = result["peer"]
         for name, theirs in peer["selectors"].items():
-            where = f"{log}, {_selector(name)}"
-            for color, (dtype, ours) in zip(ours_colors, result["ours"].items(), strict=False):
-                if name in ours:
-                    rows.append((f"{where}: gpu_select, {dtype}", ours[name]["tokens_per_s"], color))
-            rows.append(
-                (f"{where}: sentence-transformers + scikit-learn, {peer['dtype']}", theirs["tokens_per_s"], peer_color)
-            )
-    return rows
+            bars = [
+                (f"gpu_select, {dtype}", ours[name]["tokens_per_s"])
+                for dtype, ours in result["ours"].items()
+                if name in ours
+            ]
+            bars.append((f"sentence-transformers\n+ scikit-learn, {peer['dtype']}", theirs["tokens_per_s"]))
+            groups.append((f"{log}, {_selector(name)}", bars))
+    return groups
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def test_the_report_understands_what_is_saved(run, script, tmp_path, monkeypatch
     (block,), broken = report.tables("cpu")
     assert broken == []
     assert block.count("\n| 64 tokens |") == 4
-    assert len(report._bars(saved["end_to_end-cpu"])) == 2 * (3 + 1)
+    groups = report._groups(saved["end_to_end-cpu"])
+    assert [name for name, _ in groups] == ["64 tokens, KNN", "64 tokens, KMeans", "64 tokens, SVM", "128 tokens, KNN"]
+    assert {len(bars) for _, bars in groups} == {2}
 
 
 def test_trained_selectors_and_records(run, script, tiny, monkeypatch, write_records):
