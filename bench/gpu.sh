@@ -2,7 +2,7 @@
 # Everything that needs a CUDA device, with nothing installed but torch, transformers, sentence-transformers and
 # scikit-learn: parity first, then times. Results go to bench/results/, and after each step to $OUT where that is set.
 #
-#   bench/gpu.sh                     all steps
+#   bench/gpu.sh                     all steps but selection, whose peers take their time on the CPU
 #   bench/gpu.sh parity kernels      some of them
 #
 # A step that fails does not stop the others; the failed ones are named at the end, and the exit status is 1.
@@ -23,7 +23,7 @@ end_to_end() { timeout 400 python3 bench/end_to_end.py --device cuda; }
 determinism() { timeout 120 python3 bench/determinism.py --device cuda; }
 
 all=(parity kernels end_to_end knn determinism selection)
-[ $# -gt 0 ] || set -- "${all[@]}"
+[ $# -gt 0 ] || set -- "${all[@]:0:5}"
 failed=()
 for step in "$@"; do
     case " ${all[*]} " in *" $step "*) ;; *) echo "bench/gpu.sh: expected steps out of ${all[*]}, got $step" >&2; exit 2 ;; esac

@@ -127,16 +127,15 @@ def _call(search: Search, x_BD: Tensor) -> Callable[[], Tensor]:
 
 def _float64_distances(x_bD: Tensor, rows_ND: Tensor, device: torch.device) -> Tensor:
     """(b, k) smallest squared distances, of differences in float64."""
-    best_bk = torch.full((len(x_bD), K), torch.inf, dtype=torch.float64)
-    x_bD = x_bD.to(device)
+    best_bk = torch.full((len(x_bD), K), torch.inf, dtype=torch.float64, device=device)
+    x_bD = x_bD.to(device).double()
     for part_nD in torch.split(rows_ND, 8192):
         part = part_nD.to(device).double()
-        product_bn = x_bD.double() @ part.T
-        squared_bn = part.square().sum(dim=1) - 2 * product_bn + x_bD.double().square().sum(dim=1, keepdim=True)
-        near_bk = squared_bn.topk(min(2 * K, len(part)), dim=1, largest=False).indices.cpu()
-        exact_bk = (x_bD.cpu()[:, None].double() - part_nD[near_bk].double()).square().sum(dim=2)
+        squared_bn = part.square().sum(dim=1) - 2 * (x_bD @ part.T) + x_bD.square().sum(dim=1, keepdim=True)
+        near_bk = squared_bn.topk(min(2 * K, len(part)), dim=1, largest=False).indices
+        exact_bk = (x_bD[:, None] - part[near_bk]).square().sum(dim=2)
         best_bk = torch.cat([best_bk, exact_bk], dim=1).topk(K, dim=1, largest=False).values
-    return best_bk.sort(dim=1).values
+    return best_bk.sort(dim=1).values.cpu()
 
 
 def _profile(search: Search, queries: Tensor) -> None:

@@ -82,9 +82,16 @@ def test_a_log_from_file_to_file(report, results):
     assert broken == []
     lines = block.splitlines()
     assert lines[0].endswith("(Some CPU, 2 threads; torch 2.13.0; `python bench/x.py`):")
-    assert "0.25 TFLOP/s in float32" in lines[0]
-    assert lines[4] == ("| mmlu, 1,495 queries | KNN | float32 | 6,000 | 40 | 61% | 1.2% | 3,000 | 2.00 | 99.93% |")
-    assert lines[5] == ("| mmlu, 1,495 queries | KNN, 1,000,000 rows | float32 | 6,000 | 40 | 61% | 1.2% | - | - | - |")
+    assert "roof" not in block
+    assert lines[4] == "| mmlu, 1,495 queries | KNN | float32 | 6,000 | 40 | 1.2% | 3,000 | 2.00 | 99.93% |"
+    assert lines[5] == "| mmlu, 1,495 queries | KNN, 1,000,000 rows | float32 | 6,000 | 40 | 1.2% | - | - | - |"
+
+
+def test_a_log_from_file_to_file_on_a_gpu_beside_its_roof(report, results):
+    (results / "end_to_end-cuda.json").write_text(json.dumps(end_to_end() | {"gpu": "Some GPU"}))
+    (block,), _ = report.tables("cuda")
+    assert "0.25 TFLOP/s in float32" in block
+    assert "| mmlu, 1,495 queries | KNN | float32 | 6,000 | 40 | 61% | 1.2% | 3,000 | 2.00 | 99.93% |" in block
 
 
 def test_selection(report, results):

@@ -829,6 +829,11 @@ def test_a_reader_that_goes_away_ends_in_one_line(models_dir, tiny_encoder_path)
     assert stderr == b"error: cannot write standard output: Broken pipe\n"
 
 
+def heed_interrupts() -> None:
+    """A shell without job control has what it runs in the background ignore interrupts, the tests' children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def waiting(models_dir, tiny_encoder_path):
     """A real process that routes standard input, of which one window has come and no end. Gives it, and a first row."""
@@ -838,6 +843,7 @@ def waiting(models_dir, tiny_encoder_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        preexec_fn=heed_interrupts,
     )
     rows = [{"query": QUERIES[i % 9], "domain": "law", "id": i} for i in range(pipeline.WINDOW_ROWS)]
     # the reader takes blocks of 256 KiB: what lies behind the window is only there to fill one
