@@ -99,7 +99,9 @@ class Encoder(nn.Module):
                 module.tile = _TILE.get(self.device.type, _TILE["cpu"])
 
     def compile_layers(self, **options: Any) -> None:
-        """Let torch.compile fuse each layer around its attention: the first batches take long.
+        """Let torch.compile fuse what stands before and behind attention in each layer; the first batches take long.
+
+        The layers share what is compiled.
 
         Args:
             options: for torch.compile.
@@ -108,7 +110,10 @@ class Encoder(nn.Module):
         """
         if isinstance(self.backbone, TransformersBackbone):
             raise ConfigError("compile", self.name, "an encoder of the BERT or Qwen3 family")
-        self.backbone.compile_layers(**options)
+        layers: Any = self.backbone.layers
+        for layer in layers:
+            layer.project = torch.compile(layer.project, dynamic=True, **options)
+            layer.finish = torch.compile(layer.finish, dynamic=True, **options)
 
     def forward(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
         """One unit vector a text, from a padded batch. Nothing here waits for the device.

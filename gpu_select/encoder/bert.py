@@ -101,17 +101,6 @@ class BertBackbone(nn.Module):
         weights = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("pooler.")}
         return cls(weights, config, pooling) if _names(config.num_hidden_layers) == _learned(weights) else None
 
-    def compile_layers(self, **options: Any) -> None:
-        """Let torch.compile fuse what stands before and behind attention in each layer; the layers share the result.
-
-        Args:
-            options: for torch.compile.
-        """
-        layers: Any = self.layers
-        for layer in layers:
-            layer.project = torch.compile(layer.project, dynamic=True, **options)
-            layer.finish = torch.compile(layer.finish, dynamic=True, **options)
-
     def forward(self, ids_N: Tensor, positions_N: Tensor, layout: Layout) -> Tensor:
         """Token vectors, or only the one of each text that pooling takes.
 

@@ -119,17 +119,6 @@ class Qwen3Backbone(nn.Module):
         self.frequencies = frequencies.to(self.frequencies.device)
         return self
 
-    def compile_layers(self, **options: Any) -> None:
-        """Let torch.compile fuse what stands before and behind attention in each layer; the layers share the result.
-
-        Args:
-            options: for torch.compile.
-        """
-        layers: Any = self.layers
-        for layer in layers:
-            layer.project = torch.compile(layer.project, dynamic=True, **options)
-            layer.finish = torch.compile(layer.finish, dynamic=True, **options)
-
     def forward(self, ids_N: Tensor, positions_N: Tensor, layout: Layout) -> Tensor:
         """Token vectors, or only the one of each text that pooling takes.
 
