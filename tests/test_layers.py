@@ -17,11 +17,12 @@ RANKS = {
     "errors": 0,
     "files": 0,
     "jsonio": 0,
-    "config": 1,
     "domains": 1,
     "simulation_templates": 1,
     "stages": 1,
     "wire": 1,
+    "yamlio": 1,
+    "config": 2,
     "features": 2,
     "encoder": 2,
     "records": 2,
@@ -58,6 +59,7 @@ OWNERS = {
     "tqdm": ("gpu_select/commands/*",),
     "transformers": ("gpu_select/encoder/*",),
     "triton": ("kernels/gpu_select_kernels/*_triton.py",),
+    "yaml": ("gpu_select/yamlio.py",),
     "zstandard": ("gpu_select/files.py",),
 }
 """Which files may import a dependency."""
@@ -74,6 +76,7 @@ WITHOUT_TORCH = (
     "gpu_select/records.py",
     "gpu_select/simulation*.py",
     "gpu_select/wire.py",
+    "gpu_select/yamlio.py",
 )
 HOST_SYNCS = ("cpu", "item", "nonzero", "numpy", "synchronize", "tolist")
 NEVER_IMPORTED = ("bench", "configs", "dill", "joblib", "marshal", "pickle", "shelve", "sklearn", "tests")
