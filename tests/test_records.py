@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_select import records
 from gpu_select.domains import DOMAIN_NAMES
 from gpu_select.errors import ConfigError, DataError, InputError
-from gpu_select.records import read_outcomes
+from gpu_select.lines import read_lines
+from gpu_select.records import pack_digests, query_digests, read_outcomes, reading, unpack_digests, with_prices
 
 NAN = math.nan
 DOMAINS = f"one of {', '.join(DOMAIN_NAMES)}, unknown"
@@ -244,19 +245,20 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_line_without_end_is_bounded(monkeypatch, read):
-    monkeypatch.setattr(records, "_MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "read_lines", partial(read_lines, max_line_bytes=1 << 20))
     long = json.dumps(record("x" * (5 << 19)))
     table, counts = read(record("q1"), long, record("q2"))
     assert table.queries == ["q1", "q2"]
     assert counts.first_skipped == "line 2: expected at most 1 MiB a line, got a longer one"
     just_under = json.dumps(record("y"))
-    monkeypatch.setattr(records, "_MAX_LINE_BYTES", len(just_under) + 2)
+    monkeypatch.setattr(reading, "read_lines", partial(read_lines, max_line_bytes=len(just_under)))
     assert read(just_under)[0].queries == ["y"]
 
 
 def test_the_number_of_models_is_bounded(monkeypatch, read):
     """A field that is not a model's name, such as an id, would make a table of billions."""
-    monkeypatch.setattr(records, "_MAX_MODELS", 3)
+    monkeypatch.setattr(reading, "_MAX_MODELS", 3)
     table, counts = read(*(record(model=f"m{i}") for i in range(5)))
     assert table.models == ["m0", "m1", "m2"]
     assert counts.first_skipped == "line 4: model_name: expected at most 3 different ones, got one more"
@@ -279,6 +281,9 @@ FIELDS = {
     "response_time": st.floats(0, 9) | VALUES,
     "category": st.sampled_from(["law", "math", None]) | VALUES,
     "error": st.just("e") | VALUES,
+    "cost": st.floats(0, 9) | VALUES,
+    "input_tokens": st.integers(0, 9) | VALUES,
+    "usage": st.dictionaries(st.sampled_from(["output_tokens", "prompt_tokens"]), VALUES) | VALUES,
 }
 LINES = st.binary(max_size=20) | st.fixed_dictionaries({}, optional=FIELDS).map(json.dumps).map(str.encode)
 
@@ -299,7 +304,125 @@ def test_any_bytes_give_a_table_or_an_error(tmp_path_factory, lines):
         assert not (table.latency_s_QM < 0).any()
         assert table.quality_QM.shape == (counts.queries, counts.models) == (len(table.queries), len(table.models))
         assert len(table.domain_indices()) == counts.queries
+        for costs in (table.input_tokens_QM, table.output_tokens_QM, table.cost_usd_QM):
+            assert costs is None or not (costs < 0).any()
         assert (np.isnan(table.quality_QM)).sum() == counts.holes
         assert counts.records == counts.skipped + counts.failed_calls + counts.repeated + len(known)
         texts = counts.warnings(path)
     assert all("\n" not in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input_tokens": 10, "output_tokens": 20},
+        {"prompt_tokens": 10, "completion_tokens": 20.0},
+        {"usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}},
+        {"usage": {"input_tokens": 10, "output_tokens": 20}},
+        {"input_tokens": 10, "output_tokens": None, "usage": {"prompt_tokens": 99, "completion_tokens": 20}},
+    ],
+)
+def test_token_counts_under_the_names_of_the_field(read, fields):
+    table, counts = read(record("q", "a", **fields), record("q", "b"))
+    np.testing.assert_array_equal(table.input_tokens_QM, [[10.0, NAN]])
+    np.testing.assert_array_equal(table.output_tokens_QM, [[20.0, NAN]])
+    assert table.cost_usd_QM is None
+    assert counts.warnings("file") == []
+
+
+def test_costs_are_means_of_what_is_told(read):
+    table, _ = read(
+        record("q", "a", cost=0.02), record("q", "a", cost=0.04), record("q", "a"), record("q", "b", usage={"cost": 3})
+    )
+    np.testing.assert_allclose(table.cost_usd_QM, [[0.03, 3.0]])
+    assert table.input_tokens_QM is None
+
+
+def test_without_any_cost_or_token_there_is_no_column(read):
+    table, counts = read(record(cost=None, usage=None), record("p", usage="many"))
+    assert (table.input_tokens_QM, table.output_tokens_QM, table.cost_usd_QM) == (None, None, None)
+    assert counts.odd_costs == 0
+
+
+ODD = [
+    ({"cost": "$1"}, "cost: expected USD, a number >= 0 and at most 1e9, got '$1'"),
+    ({"cost": -1}, "cost: expected USD, a number >= 0 and at most 1e9, got -1"),
+    ({"input_tokens": True}, "input_tokens: expected tokens, a number >= 0 and at most 1e9, got True"),
+    ({"usage": {"completion_tokens": []}}, "completion_tokens: expected tokens, a number >= 0 and at most 1e9, got []"),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), ODD)
+def test_an_odd_cost_is_unknown_and_the_outcome_stays(tmp_path, read, fields, text):
+    lines = [record("p", cost=1), record("q", **fields), record("r", **fields)]
+    table, counts = read(*lines)
+    assert table.quality_QM.tolist() == [[0.5]] * 3
+    np.testing.assert_array_equal(table.cost_usd_QM, [[1.0], [NAN], [NAN]])
+    assert counts.warnings("file") == [f"file: a cost or token count counts as unknown: line 2: {text}, and 1 more"]
+    with pytest.raises(DataError) as caught:
+        read(*lines, strict=True)
+    assert str(caught.value) == f"{tmp_path / 'records.jsonl'}: line 2: {text}"
+
+
+def test_prices_turn_tokens_into_costs_where_both_are_known(read):
+    table, _ = read(
+        record("q", "a", input_tokens=1000, output_tokens=500),
+        record("q", "b", input_tokens=1000, output_tokens=500),
+        record("q", "c", input_tokens=1000, output_tokens=500),
+        record("q", "free", input_tokens=7, output_tokens=7),
+        record("p", "a", input_tokens=1000, output_tokens=500, cost=0.5),
+        record("p", "b", input_tokens=1000),
+        record("p", "free"),
+    )
+    priced = with_prices(table, {"a": (2.0, 10.0), "b": (1.0, 2.0), "free": (0.0, 0.0), "c": (1.0, None), "x": (1, 1)})
+    np.testing.assert_allclose(priced.cost_usd_QM, [[0.007, 0.002, NAN, 0.0], [0.5, NAN, NAN, NAN]])
+    assert with_prices(table, {}).cost_usd_QM[1, 0] == 0.5
+    without = with_prices(read(record("q", cost=2))[0], {"m": (1.0, 1.0)})
+    assert without.cost_usd_QM.tolist() == [[2.0]]
+    assert with_prices(read(record("q"))[0], {"m": (1.0, 1.0)}).cost_usd_QM is None
+
+
+def test_some_queries_of_a_table(read):
+    table, _ = read(record("q1", "a", 0.1, cost=1), record("q2", "b", 0.2, category="law"), record("q3", "a", 0.3))
+    part = table.take(np.array([2, 0]))
+    assert part.queries == ["q3", "q1"]
+    assert part.domains == ["math", "math"]
+    assert part.models == ["a", "b"]
+    np.testing.assert_array_equal(part.quality_QM, [[0.3, NAN], [0.1, NAN]])
+    np.testing.assert_array_equal(part.cost_usd_QM, [[NAN, NAN], [1.0, NAN]])
+    assert part.output_tokens_QM is None
+
+
+def test_digests_see_through_white_space_and_letter_case():
+    digests = query_digests(["Why  is\nit?", " why is it? ", "WHY IS IT?", "why isit?", "Straße", "STRASSE", ""])
+    assert len({int(d) for d in digests[:3]}) == 1
+    assert len({int(d) for d in digests}) == 4
+    assert query_digests([]).tolist() == []
+
+
+@given(st.lists(st.text(max_size=5), max_size=8))
+def test_digests_survive_the_file(texts):
+    digests = query_digests(texts)
+    packed = pack_digests(digests)
+    assert packed == pack_digests(query_digests(texts[::-1] + texts))
+    assert unpack_digests(packed).tolist() == sorted({int(d) for d in digests})
+
+
+def test_digests_are_the_same_on_every_machine():
+    assert pack_digests(query_digests(["why?", "how?"])) == "Ikg1vEkZh4dT14dLffU64w=="
+
+
+@pytest.mark.parametrize(
+    ("packed", "text"),
+    [
+        (None, "expected a text, got None"),
+        (["a"], "expected a text, got ['a']"),
+        ("a", "expected base64, got 'a'"),
+        ("é" * 4, "expected base64, got 'éééé'"),
+        ("AAAA", "expected base64 of digests of 8 bytes, got 3 bytes"),
+    ],
+)
+def test_what_no_digests_are_is_refused(packed, text):
+    with pytest.raises(ValueError, match="expected") as caught:
+        unpack_digests(packed)
+    assert str(caught.value) == text

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from gpu_select.errors import InputError, brief
+from gpu_select.lines import MAX_LINE_BYTES, decode_line, read_lines
 from gpu_select.logs.columns import Columns
-from gpu_select.logs.lines import MAX_LINE_BYTES, decode_line, read_lines
 from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
 from gpu_select.logs.values import cell
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from gpu_select.jsonio import dumps, loads
-from gpu_select.logs.lines import TOO_LONG, read_lines
+from gpu_select.lines import TOO_LONG, read_lines
 from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
 from gpu_select.logs.values import plain_value
 

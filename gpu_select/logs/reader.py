@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from gpu_select.errors import InputError
 from gpu_select.files import open_read
+from gpu_select.lines import MAX_LINE_BYTES
 from gpu_select.logs.delimited import DELIMITERS, read_delimited
 from gpu_select.logs.formats import log_format
 from gpu_select.logs.jsonl import read_jsonl
-from gpu_select.logs.lines import MAX_LINE_BYTES
 from gpu_select.logs.parquet import open_parquet
 from gpu_select.logs.rows import Chunks, Row
 from gpu_select.logs.txt import TXT_COLUMNS, read_txt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, Any
 
-from gpu_select.logs.lines import decode_line, read_lines
+from gpu_select.lines import decode_line, read_lines
 from gpu_select.logs.rows import Chunks, Row
 
 __all__ = ["TXT_COLUMNS", "TxtSink", "read_txt"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpu_select.domains import WIRE_ORDER
 from gpu_select.errors import ConfigError
-from gpu_select.records import OutcomeTable, RecordCounts
+from gpu_select.records import OutcomeTable, RecordCounts, pack_digests, query_digests
 from gpu_select.training.kmeans import fit_kmeans
 from gpu_select.training.knn import fit_knn
 from gpu_select.training.svm import fit_svm
@@ -90,6 +90,11 @@ def provenance(
         "encoder": {"name": encoder_name, "fingerprint": fingerprint, "dim": dim},
         "domains": list(WIRE_ORDER),
         "options": asdict(options),
-        "data": {"records": counts.records - counts.skipped, "queries": counts.queries, "models": table.models},
+        "data": {
+            "records": counts.records - counts.skipped,
+            "queries": counts.queries,
+            "models": table.models,
+            "query_digests": pack_digests(query_digests(table.queries)),
+        },
         "domain_models": domain_models(table, utilities(table, options.quality_weight)),
     }

@@ -18,6 +18,7 @@ from gpu_select.domains import WIRE_ORDER
 from gpu_select.encoder import embed, load_encoder
 from gpu_select.features import build_features
 from gpu_select.router import route_features
+from gpu_select.records import unpack_digests
 from gpu_select.simulation import MODEL_NAMES, benchmark_records
 
 FILES = {"knn": "knn_model.json", "kmeans": "kmeans_model.json", "svm": "svm_model.json"}
@@ -169,6 +170,7 @@ def test_a_file_says_where_it_comes_from(train, tmp_path, tiny_encoder_path):
             "quality_weight": 0.9,
             "seed": 3,
         }
+        assert len(unpack_digests(own["data"].pop("query_digests"))) == 40
         assert own["data"] == {"records": 200, "queries": 40, "models": list(MODEL_NAMES)}
         assert set(own["domain_models"].values()) <= set(MODEL_NAMES)
         assert str(tmp_path) not in json.dumps(own)

@@ -12,7 +12,7 @@ import torch
 from gpu_select.artifacts import selector_of
 from gpu_select.domains import WIRE_ORDER
 from gpu_select.errors import ConfigError
-from gpu_select.records import OutcomeTable, RecordCounts
+from gpu_select.records import OutcomeTable, RecordCounts, pack_digests, query_digests
 from gpu_select.training import TrainOptions, fit, provenance
 from gpu_select.wire import KMeansFile, KNNFile, SVMFile
 
@@ -131,7 +131,12 @@ def test_provenance_says_encoder_domains_options_and_data_and_is_plain_json():
         "encoder": {"name": "minilm", "fingerprint": "ab" * 32, "dim": 384},
         "domains": list(WIRE_ORDER),
         "options": asdict(options),
-        "data": {"records": 120, "queries": 60, "models": MODELS},
+        "data": {
+            "records": 120,
+            "queries": 60,
+            "models": MODELS,
+            "query_digests": pack_digests(query_digests(table.queries)),
+        },
         "domain_models": {"law": "careful"},
     }
     assert json.loads(json.dumps(note)) == note

@@ -3,7 +3,7 @@ import io
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpu_select.logs.lines import decode_line, read_lines
+from gpu_select.lines import decode_line, read_lines
 
 BOM = b"\xef\xbb\xbf"
 

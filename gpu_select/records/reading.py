@@ -1,7 +1,9 @@
-"""Benchmark records -> an outcome table: one row a query, one column a model."""
+"""Reading benchmark records: parse, check, group by query."""
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +16,12 @@ from gpu_select import jsonio
 from gpu_select.domains import DEFAULT_DOMAIN, domain_index
 from gpu_select.errors import ConfigError, DataError, brief
 from gpu_select.files import open_read
+from gpu_select.lines import MAX_LINE_BYTES, read_lines
+from gpu_select.records.table import OutcomeTable
 
-__all__ = ["OutcomeTable", "RecordCounts", "read_outcomes"]
+__all__ = ["RecordCounts", "read_outcomes"]
 
-_MAX_LINE_BYTES = 64 << 20
 _MAX_MODELS = 10_000
-
-
-@dataclass(frozen=True, eq=False)
-class OutcomeTable:
-    """What each of M models scored on each of Q queries. A model that did not answer a query has NaN there."""
-
-    queries: list[str]
-    domains: list[str]
-    models: list[str]
-    quality_QM: NDArray[np.float64]
-    """In [0, 1]."""
-    latency_s_QM: NDArray[np.float64]
-    """Seconds; NaN also where a record has no response_time."""
-
-    def domain_indices(self) -> NDArray[np.int64]:
-        """Slot of each query's domain in the one-hot."""
-        return np.array([domain_index(name) for name in self.domains], dtype=np.int64)
 
 
 @dataclass
@@ -56,6 +42,9 @@ class RecordCounts:
     without_domain: int = 0
     other_domain: int = 0
     """Records whose category differs from the one that their query had first."""
+    odd_costs: int = 0
+    """Records with a cost or token count that is none; it counts as unknown."""
+    first_odd_cost: str = ""
 
     def warnings(self, path: object) -> list[str]:
         """One line for each thing a user should know."""
@@ -76,6 +65,9 @@ class RecordCounts:
             out.append(f"{path}: {self.without_domain} queries without category count as {DEFAULT_DOMAIN!r}")
         if self.other_domain:
             out.append(f"{path}: {self.other_domain} records give their query another category; the first one counts")
+        if self.odd_costs:
+            rest = f", and {self.odd_costs - 1} more" if self.odd_costs > 1 else ""
+            out.append(f"{path}: a cost or token count counts as unknown: {self.first_odd_cost}{rest}")
         return out
 
 
@@ -84,8 +76,10 @@ def read_outcomes(
 ) -> tuple[OutcomeTable, RecordCounts]:
     """Read benchmark records, one JSON object a line, and group them by query.
 
-    A record has query, category, model_name, performance in [0, 1] and response_time in seconds; other fields are
-    ignored. Records that break this are left out and counted. The same (query, model) twice counts as its mean.
+    A record has query, category, model_name, performance in [0, 1] and response_time in seconds. It may have its
+    token counts (input_tokens and output_tokens, or prompt_tokens and completion_tokens, at the top or under usage)
+    and its cost in USD. Other fields are ignored. Records that break this are left out and counted; without a usable
+    cost they stay. The same (query, model) twice counts as its mean.
 
     Args:
         path: a file, plain, .gz or .zst, or `-`.
@@ -105,12 +99,16 @@ def read_outcomes(
     query_of: dict[str, int] = {}
     model_of: dict[str, int] = {}
     domains: list[str | None] = []
-    cells: dict[tuple[int, int], tuple[float, int, float, int]] = {}
+    pair_of: dict[tuple[int, int], int] = {}
+    pairs = array("q")
+    columns: dict[str, array[float]] = {name: array("d") for name in _COLUMNS}
     with open_read(path) as stream:
-        for number, line in _lines(stream):
+        for number, line in _numbered(stream):
             counts.records += 1
             try:
-                record = _parse(line)
+                record, odd = _parse(line)
+                if odd and strict:
+                    raise ValueError(odd)
                 if record is None:
                     counts.failed_calls += 1
                     continue
@@ -133,41 +131,55 @@ def read_outcomes(
                 domains[q] = record.domain
             elif record.domain not in (None, domains[q]):
                 counts.other_domain += 1
-            quality, n, latency, n_timed = cells.get((q, m), (0.0, 0, 0.0, 0))
-            counts.repeated += n > 0
-            timed = record.latency_s is not None
-            cells[q, m] = (quality + record.quality, n + 1, latency + (record.latency_s or 0.0), n_timed + timed)
-    if not cells:
+            if odd:
+                counts.odd_costs += 1
+                counts.first_odd_cost = counts.first_odd_cost or f"line {number}: {odd}"
+            counts.repeated += (q, m) in pair_of
+            pairs.append(pair_of.setdefault((q, m), len(pair_of)))
+            for name, column in columns.items():
+                value = getattr(record, name)
+                column.append(math.nan if value is None else value)
+    if not pair_of:
         found = f" ({counts.first_skipped})" if counts.first_skipped else ""
         raise DataError(
             f"{path}: expected at least one record with query, model_name and performance, "
             f"got {counts.records} records of which none is usable{found}"
         )
     counts.queries, counts.models = len(query_of), len(model_of)
-    counts.holes = counts.queries * counts.models - len(cells)
+    counts.holes = counts.queries * counts.models - len(pair_of)
     counts.without_domain = sum(domain is None for domain in domains)
-    quality_QM = np.full((counts.queries, counts.models), np.nan)
-    latency_QM = quality_QM.copy()
-    for (q, m), (quality, n, latency, n_timed) in cells.items():
-        quality_QM[q, m] = quality / n
-        if n_timed:
-            latency_QM[q, m] = latency / n_timed
+    cells = np.array(list(pair_of), dtype=np.int64)
+    means = {
+        name: _means(cells, np.asarray(pairs), np.asarray(column), (counts.queries, counts.models))
+        for name, column in columns.items()
+    }
+    optional = {f"{name}_QM": means[name] for name in _COLUMNS[2:] if np.isfinite(means[name]).any()}
     names = [domain or DEFAULT_DOMAIN for domain in domains]
-    return OutcomeTable(list(query_of), names, list(model_of), quality_QM, latency_QM), counts
+    table = OutcomeTable(list(query_of), names, list(model_of), means["quality"], means["latency_s"], **optional)
+    return table, counts
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(line number, line) of every line that is not blank; a line beyond the bound comes as its first bytes."""
+def _means(
+    cells_P2: NDArray[np.int64], pair_R: NDArray[np.int64], value_R: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """(Q, M) mean of the known values of each pair, NaN where there is none."""
+    known_R = np.isfinite(value_R)
+    n_P = np.bincount(pair_R[known_R], minlength=len(cells_P2))
+    sum_P = np.bincount(pair_R[known_R], value_R[known_R], minlength=len(cells_P2))
+    out_QM = np.full(shape, np.nan)
+    some_P = n_P > 0
+    out_QM[tuple(cells_P2[some_P].T)] = sum_P[some_P] / n_P[some_P]
+    return out_QM
+
+
+def _numbered(stream: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """(line number, line) of every line that is not blank; None for one that is too long."""
     number = 0
-    while line := stream.readline(_MAX_LINE_BYTES):
-        number += 1
-        rest = line
-        while len(rest) == _MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(_MAX_LINE_BYTES)
-        if number == 1:
-            line = line.removeprefix(b"\xef\xbb\xbf")
-        if line.strip():
-            yield number, line
+    for lines in read_lines(stream):
+        for line in lines:
+            number += 1
+            if line is None or line.strip():
+                yield number, line
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +189,19 @@ class _Record:
     model: str
     quality: float
     latency_s: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+    cost_usd: float | None
 
 
-def _parse(line: bytes) -> _Record | None:
-    """One record, None for a failed call; ValueError tells what is wrong."""
-    if len(line) >= _MAX_LINE_BYTES:
-        raise ValueError(f"expected at most {_MAX_LINE_BYTES >> 20} MiB a line, got a longer one")
+_COLUMNS = ("quality", "latency_s", "input_tokens", "output_tokens", "cost_usd")
+"""The fields of a record that a table holds; the last three only where some record has them."""
+
+
+def _parse(line: bytes | None) -> tuple[_Record | None, str]:
+    """One record, None for a failed call, and what is odd about its cost; ValueError tells what is wrong."""
+    if line is None:
+        raise ValueError(f"expected at most {MAX_LINE_BYTES >> 20} MiB a line, got a longer one")
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -194,8 +213,9 @@ def _parse(line: bytes) -> _Record | None:
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, got a {type(record).__name__}")
     if record.get("error") and record.get("performance") is None:
-        return None
-    return _Record(
+        return None, ""
+    costs, odd = _costs(record)
+    parsed = _Record(
         query=_text(record, "query"),
         domain=_domain(record.get("category")),
         model=_text(record, "model_name"),
@@ -203,7 +223,39 @@ def _parse(line: bytes) -> _Record | None:
         latency_s=None
         if record.get("response_time") is None
         else _number(record, "response_time", 1e9, "seconds, a number >= 0 and at most 1e9"),
+        **costs,
     )
+    return parsed, odd
+
+
+def _costs(record: dict[str, Any]) -> tuple[dict[str, float | None], str]:
+    """Token counts and cost under their names, None where unknown, and what is odd about them.
+
+    Nobody trains on them, so an odd one is no reason to lose the outcome.
+    """
+    usage = record.get("usage")
+    sources = [record, usage] if isinstance(usage, dict) else [record]
+    out: dict[str, float | None] = {}
+    odd = ""
+    for name, aliases, expected in _COSTS:
+        out[name] = None
+        for field, source in ((field, source) for field in aliases for source in sources):
+            if source.get(field) is None:
+                continue
+            try:
+                out[name] = _number(source, field, 1e9, expected)
+            except ValueError as error:
+                odd = odd or str(error)
+                continue
+            break
+    return out, odd
+
+
+_COSTS = (
+    ("input_tokens", ("input_tokens", "prompt_tokens"), "tokens, a number >= 0 and at most 1e9"),
+    ("output_tokens", ("output_tokens", "completion_tokens"), "tokens, a number >= 0 and at most 1e9"),
+    ("cost_usd", ("cost",), "USD, a number >= 0 and at most 1e9"),
+)
 
 
 def _text(record: dict[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import IO
 __all__ = ["MAX_LINE_BYTES", "TOO_LONG", "decode_line", "read_lines"]
 
 MAX_LINE_BYTES = 64 << 20
-"""Also the bound of a CSV row and, roughly, of a window."""
+"""Of a query log or of benchmark records; also the bound of a CSV row and, roughly, of a window."""
 
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
