@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,10 @@ from sentence_transformers import SentenceTransformer
 from sklearn.cluster import KMeans
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import NearestNeighbors
+from sklearn.neural_network import MLPClassifier
 
 from gpu_select.domains import DEFAULT_DOMAIN, WIRE_ORDER
-from gpu_select.wire import KMeansFile, KNNFile, SelectorFile, SVMFile
+from gpu_select.wire import BatchNormLayer, KMeansFile, KNNFile, LinearLayer, MLPFile, SelectorFile, SVMFile
 
 __all__ = ["Peer", "decider"]
 
@@ -100,7 +102,7 @@ def decider(document: SelectorFile) -> Decide:
         return _knn(document)
     if isinstance(document, KMeansFile):
         return _kmeans(document)
-    return _svm(document)
+    return _mlp(document) if isinstance(document, MLPFile) else _svm(document)
 
 
 def _knn(document: KNNFile) -> Decide:
@@ -129,6 +131,20 @@ def _kmeans(document: KMeansFile) -> Decide:
     model = KMeans(len(centroids), init=centroids, n_init=1, max_iter=1).fit(centroids)
     model.cluster_centers_ = centroids
     return lambda features: [document.cluster_models[k] for k in model.predict(features)]
+
+
+def _mlp(document: MLPFile) -> Decide:
+    """Linear layers with ReLU between them: what MLPClassifier can hold."""
+    linear = [layer for layer in document.layers if isinstance(layer, LinearLayer)]
+    assert not any(isinstance(layer, BatchNormLayer) for layer in document.layers)
+    model = MLPClassifier(document.hidden_sizes, max_iter=1)
+    names = np.array(document.model_names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one step of training makes the attributes; then they get our numbers
+        model.fit(np.zeros((len(names), document.feature_dim)), np.arange(len(names)))
+    model.coefs_ = [layer.weight_OI.T for layer in linear]
+    model.intercepts_ = [np.zeros(len(layer.weight_OI)) if layer.bias_O is None else layer.bias_O for layer in linear]
+    return lambda features: names[model.predict(features)].tolist()
 
 
 def _svm(document: SVMFile) -> Decide:

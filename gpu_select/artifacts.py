@@ -10,8 +10,32 @@ from typing import Any
 import torch
 
 from gpu_select.errors import EncoderMismatchError, FileFormatError, InputError, brief
-from gpu_select.selectors import Backend, KMeansSelector, KNNSelector, LinearPart, RBFPart, Selector, SVMSelector
-from gpu_select.wire import ALGORITHMS, KMeansFile, KNNFile, SelectorFile, file_name, read_selector_file
+from gpu_select.selectors import (
+    Backend,
+    BatchNorm,
+    KMeansSelector,
+    KNNSelector,
+    Linear,
+    LinearPart,
+    MLPSelector,
+    RBFPart,
+    ReLU,
+    Selector,
+    SVMSelector,
+)
+from gpu_select.wire import (
+    ALGORITHMS,
+    BatchNormLayer,
+    DropoutLayer,
+    KMeansFile,
+    KNNFile,
+    LinearLayer,
+    MLPFile,
+    MLPLayer,
+    SelectorFile,
+    file_name,
+    read_selector_file,
+)
 
 __all__ = ["Artifact", "find_selector_files", "load_selector", "selector_of"]
 
@@ -82,7 +106,7 @@ def load_selector(
 
     Args:
         path: the file, or a folder together with `algorithm`.
-        algorithm: "knn", "kmeans" or "svm"; for a file, by default whatever it holds.
+        algorithm: "knn", "kmeans", "svm" or "mlp"; for a file, by default whatever it holds.
         device: a torch device.
         backend: what searches KNN's rows.
 
@@ -112,6 +136,9 @@ def selector_of(document: SelectorFile, *, backend: Backend = "torch") -> Select
         )
     if isinstance(document, KMeansFile):
         return KMeansSelector(torch.from_numpy(document.centroids_KD), document.cluster_models)
+    if isinstance(document, MLPFile):
+        layers = [_layer(layer) for layer in document.layers if not isinstance(layer, DropoutLayer)]
+        return MLPSelector(document.model_names, layers)
     return SVMSelector(
         [LinearPart(p.model_name, torch.from_numpy(p.weights_D), p.rho) for p in document.linear_classifiers],
         [
@@ -119,3 +146,18 @@ def selector_of(document: SelectorFile, *, backend: Backend = "torch") -> Select
             for p in document.rbf_classifiers
         ],
     )
+
+
+def _layer(layer: MLPLayer) -> Linear | BatchNorm | ReLU:
+    if isinstance(layer, LinearLayer):
+        bias_O = None if layer.bias_O is None else torch.from_numpy(layer.bias_O)
+        return Linear(torch.from_numpy(layer.weight_OI), bias_O)
+    if isinstance(layer, BatchNormLayer):
+        return BatchNorm(
+            torch.from_numpy(layer.weight_W),
+            torch.from_numpy(layer.bias_W),
+            torch.from_numpy(layer.running_mean_W),
+            torch.from_numpy(layer.running_var_W),
+            layer.eps,
+        )
+    return ReLU()

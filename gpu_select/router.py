@@ -100,7 +100,7 @@ class Router(nn.Module):
             models_dir: a folder of selector files, or one file.
             encoder: a name, hub id or folder, or a loaded encoder; by default the one the file names, else qwen3.
             device: cpu, cuda, cuda:N, mps, or auto for the best there is.
-            algorithm: knn, kmeans or svm; by default the folder's first in this order.
+            algorithm: knn, kmeans, svm or mlp; by default the folder's first in this order.
             dtype: of the encoder; auto is float32 on the CPU and bfloat16 elsewhere. Selection is float32 always.
             knn_backend: what searches KNN's rows, torch or faiss.
             deterministic: give a query the same decision, bit for bit, in whatever batch it is; costs some speed.

@@ -27,10 +27,16 @@ __all__ = [
     "ALGORITHMS",
     "MAX_MAGNITUDE",
     "OWN_KEY",
+    "BatchNormLayer",
+    "DropoutLayer",
     "KMeansFile",
     "KNNFile",
     "LinearClassifier",
+    "LinearLayer",
+    "MLPFile",
+    "MLPLayer",
     "RBFClassifier",
+    "ReLULayer",
     "SVMFile",
     "SelectorFile",
     "file_name",
@@ -38,7 +44,7 @@ __all__ = [
     "write_selector_file",
 ]
 
-ALGORITHMS = ("knn", "kmeans", "svm")
+ALGORITHMS = ("knn", "kmeans", "svm", "mlp")
 
 OWN_KEY = "gpu_select"
 """Everything of ours in a file goes under this one key, which engines ignore."""
@@ -105,7 +111,65 @@ class SVMFile:
     own: dict[str, Any] = field(default_factory=dict)
 
 
-SelectorFile = KNNFile | KMeansFile | SVMFile
+@dataclass(frozen=True, eq=False)
+class LinearLayer:
+    """y = weight x + bias; no bias is one of zeros."""
+
+    weight_OI: NDArray[np.float32]
+    bias_O: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class ReLULayer:
+    """y = max(x, 0)."""
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNormLayer:
+    """y = weight (x - running_mean) / sqrt(running_var + eps) + bias, each (W,) for a layer of W units."""
+
+    weight_W: NDArray[np.float64]
+    bias_W: NDArray[np.float64]
+    running_mean_W: NDArray[np.float64]
+    running_var_W: NDArray[np.float64]
+    eps: float
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    """Nothing at inference; p is what training left out."""
+
+    p: float
+
+
+MLPLayer = LinearLayer | ReLULayer | BatchNormLayer | DropoutLayer
+
+
+@dataclass(frozen=True, eq=False)
+class MLPFile:
+    """Layers in order on the feature as it is; the model of the largest output wins, the first at a tie."""
+
+    model_names: list[str]
+    layers: list[MLPLayer]
+    dropout: float = 0.0
+    own: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features: the first linear layer's."""
+        return int(self._linear[0].weight_OI.shape[1])
+
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Outputs of every linear layer but the last."""
+        return [len(layer.weight_OI) for layer in self._linear[:-1]]
+
+    @property
+    def _linear(self) -> list[LinearLayer]:
+        return [layer for layer in self.layers if isinstance(layer, LinearLayer)]
+
+
+SelectorFile = KNNFile | KMeansFile | SVMFile | MLPFile
 
 
 def file_name(algorithm: str) -> str:
@@ -171,10 +235,11 @@ _SCALAR = re.compile(rb"[^\s,\[\]{}]+")
 
 _MATRICES = frozenset({"embeddings", "centroids", "support_vectors"})
 _OBJECT_LISTS = frozenset({"linear_classifiers", "rbf_classifiers"})
+_LAYERS = "layers"
 
 
 class _Parser:
-    """A JSON reader that turns the three matrix fields into arrays row by row and gives the rest to `jsonio`."""
+    """A JSON reader that turns matrix fields into arrays row by row and gives the rest to `jsonio`."""
 
     def __init__(self, path: str | Path, data: bytes | mmap.mmap) -> None:
         self.path, self.data, self.pos = path, data, 0
@@ -221,7 +286,7 @@ class _Parser:
             if token == closing:
                 return
 
-    def _object(self, prefix: str) -> dict[str, Any]:
+    def _object(self, prefix: str, *, in_layer: bool = False) -> dict[str, Any]:
         self._take(b"{", prefix)
         out: dict[str, Any] = {}
         for _ in self._items(b"}", prefix):
@@ -235,8 +300,13 @@ class _Parser:
             if key in out:
                 raise self._error(name, "each field once", "the same field twice")
             self._take(b":", name)
-            out[key] = self._value(key, name)
+            # a layer's weight is a matrix or, in batch norm, a list of numbers
+            out[key] = self._layer_value(key, name) if in_layer else self._value(key, name)
         return out
+
+    def _layer_value(self, key: str, name: str) -> Any:
+        self._peek()
+        return self._matrix(name) if key == "weight" and self._opens(b"[") else self._any(name)
 
     def _value(self, key: str, name: str) -> Any:
         opening = self._peek()
@@ -250,9 +320,27 @@ class _Parser:
                     raise self._error(f"{name}[{i}]", "a JSON object", self._found())
                 out.append(self._object(f"{name}[{i}]."))
             return out
+        if name == _LAYERS and self._opens(b"{"):  # other files may mean something else by it
+            self.pos += 1
+            return [
+                self._object(f"{name}[{i}].", in_layer=True) if self._peek() == b"{" else self._any(f"{name}[{i}]")
+                for i in self._items(b"]", name)
+            ]
+        return self._any(name)
+
+    def _any(self, name: str) -> Any:
+        """A value that `jsonio` reads as a whole."""
         start = self.pos
         self.pos = self._extent(start, name)
         return self._loads(start, self.pos, name)
+
+    def _opens(self, token: bytes) -> bool:
+        """Whether a list begins here whose first item begins with `token`."""
+        if self.data[self.pos : self.pos + 1] != b"[":
+            return False
+        space = _SPACE.match(self.data, self.pos + 1)
+        start = space.end() if space else self.pos + 1
+        return self.data[start : start + 1] == token
 
     def _extent(self, start: int, name: str) -> int:
         """Position after the JSON value that begins at `start`; `jsonio` checks what lies between."""
@@ -389,6 +477,19 @@ class _Fields:
             raise self.error(f"{name}[{bad[0]}]", _BOUNDED, f"{out[bad[0]]:g}")
         return out
 
+    def sizes(self, name: str) -> list[int]:
+        value = self._list_of(name, (int,), "a list of integers")
+        for i, item in enumerate(value):
+            if item < 1:
+                raise self.error(f"{name}[{i}]", "an integer >= 1", brief(item))
+        return value
+
+    def share(self, name: str) -> float:
+        value = self.number(name)
+        if not 0 <= value < 1:
+            raise self.error(name, "a number in [0, 1)", f"{value:g}")
+        return value
+
     def integers(self, name: str, length: int, like: str) -> NDArray[np.int64]:
         value = self._list_of(name, (int,), "a list of integers")
         self._same_length(name, len(value), length, like)
@@ -400,7 +501,7 @@ class _Fields:
     def _list_of(self, name: str, types: tuple[type, ...], expected: str) -> list[Any]:
         value = self._get(name, expected)
         if not isinstance(value, list):
-            raise self.error(name, expected, brief(value))
+            raise self.error(name, expected, "rows of numbers" if isinstance(value, np.ndarray) else brief(value))
         if not set(map(type, value)) <= set(types):
             i = next(i for i, item in enumerate(value) if type(item) not in types)
             raise self.error(f"{name}[{i}]", "an integer" if types == (int,) else "a number", brief(value[i]))
@@ -414,12 +515,15 @@ class _Fields:
             raise self.error(name, "at least one row of at least one number", f"{value.shape[0]} x {value.shape[1]}")
         return value
 
-    def objects(self, name: str) -> list[_Fields]:
+    def objects(self, name: str, of: str = "classifiers") -> list[_Fields]:
         value = self.values.get(name)
         if value is None:
             return []
         if not isinstance(value, list):
-            raise self.error(name, "a list of classifiers", brief(value))
+            raise self.error(name, f"a list of {of}", brief(value))
+        for i, item in enumerate(value):
+            if not isinstance(item, dict):
+                raise self.error(f"{name}[{i}]", "a JSON object", brief(item))
         return [_Fields(self.path, f"{self.prefix}{name}[{i}].", item) for i, item in enumerate(value)]
 
     def _same_length(self, name: str, got: int, length: int | None, like: str) -> None:
@@ -443,7 +547,9 @@ def _checked(fields: _Fields, algorithm: str | None) -> SelectorFile:
         raise fields.error("trained", "true", got)
     if found == "knn":
         return _knn(fields)
-    return _kmeans(fields) if found == "kmeans" else _svm(fields)
+    if found == "kmeans":
+        return _kmeans(fields)
+    return _svm(fields) if found == "svm" else _mlp(fields)
 
 
 def _knn(fields: _Fields) -> KNNFile:
@@ -507,6 +613,101 @@ def _rbf(part: _Fields) -> RBFClassifier:
     return RBFClassifier(part.model_name(), alpha, vectors, part.number("rho"), gamma)
 
 
+_MAX_OUTPUT = 1e30
+"""Outputs of a layer stay below this for features of at most 1 in magnitude, far from float32's infinity."""
+
+
+def _mlp(fields: _Fields) -> MLPFile:
+    names = fields.strings("model_names")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise fields.error(f"model_names[{i}]", "each model once", brief(name))
+    if not names:
+        raise fields.error("model_names", "at least one model name", "none")
+    n_classes = fields.integer("n_classes", least=1)
+    if n_classes != len(names):
+        raise fields.error("n_classes", f"{len(names)}, the number of model_names", str(n_classes))
+    width, width_of = fields.integer("feature_dim", least=1), "feature_dim"
+    parts = fields.objects(_LAYERS, of="layers")
+    layers: list[MLPLayer] = []
+    largest = 1.0
+    for part in parts:
+        kind = part.string("type")
+        if kind not in _LAYER_READERS:
+            raise part.error("type", " or ".join(map(repr, _LAYER_READERS)), brief(kind))
+        layer = _LAYER_READERS[kind](part, width, width_of)
+        layers.append(layer)
+        largest = _largest_output(layer, largest)
+        if not largest <= _MAX_OUTPUT:
+            expected = f"outputs of at most {_MAX_OUTPUT:g} for features of at most 1, as float32 ends near there"
+            raise part.error("weight", expected, f"up to {largest:.2g}")
+        if isinstance(layer, LinearLayer):
+            width, width_of = len(layer.weight_OI), f"{part.prefix}out_features"
+    linear = [layer for layer in layers if isinstance(layer, LinearLayer)]
+    if not linear:
+        raise fields.error(_LAYERS, "at least one linear layer", f"{len(layers)} layers, none of them linear")
+    if width != n_classes:
+        raise fields.error(width_of.removeprefix(fields.prefix), f"{n_classes}, as n_classes for the last", str(width))
+    document = MLPFile(names, layers, fields.share("dropout"), own=fields.own())
+    hidden_sizes = fields.sizes("hidden_sizes")
+    if hidden_sizes != document.hidden_sizes:
+        expected = f"{document.hidden_sizes}, the outputs of the linear layers but the last"
+        raise fields.error("hidden_sizes", expected, brief(hidden_sizes))
+    return document
+
+
+def _linear(part: _Fields, width: int, width_of: str) -> LinearLayer:
+    _as_wide(part, "in_features", width, width_of)
+    n_out = part.integer("out_features", least=1)
+    weight_OI = part.matrix("weight")
+    if weight_OI.shape != (n_out, width):
+        raise part.error("weight", f"{n_out} x {width} numbers, out_features x in_features", _by(weight_OI.shape))
+    bias_O = None if part.values.get("bias") is None else part.numbers("bias", n_out, "out_features")
+    return LinearLayer(weight_OI, bias_O)
+
+
+def _batch_norm(part: _Fields, width: int, width_of: str) -> BatchNormLayer:
+    _as_wide(part, "num_features", width, width_of)
+    names = "weight", "bias", "running_mean", "running_var"
+    weight_W, bias_W, mean_W, var_W = (part.numbers(name, width, "num_features") for name in names)
+    negative = np.flatnonzero(var_W < 0)
+    if len(negative):
+        raise part.error(f"running_var[{negative[0]}]", "a number >= 0", f"{var_W[negative[0]]:g}")
+    eps = part.number("eps")
+    if eps <= 0:
+        raise part.error("eps", "a number > 0", f"{eps:g}")
+    return BatchNormLayer(weight_W, bias_W, mean_W, var_W, eps)
+
+
+def _as_wide(part: _Fields, name: str, width: int, width_of: str) -> None:
+    got = part.integer(name, least=1)
+    if got != width:
+        raise part.error(name, f"{width}, as many as {width_of}", str(got))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+_LAYER_READERS: dict[str, Callable[[_Fields, int, str], MLPLayer]] = {
+    "linear": _linear,
+    "relu": lambda part, width, width_of: ReLULayer(),
+    "batch_norm": _batch_norm,
+    "dropout": lambda part, width, width_of: DropoutLayer(part.share("p")),
+}
+
+
+def _largest_output(layer: MLPLayer, largest: float) -> float:
+    """Bound of a layer's outputs where its inputs are at most `largest` in magnitude."""
+    if isinstance(layer, LinearLayer):
+        bias = 0.0 if layer.bias_O is None else float(np.abs(layer.bias_O).max())
+        return float(np.abs(layer.weight_OI).sum(axis=1, dtype=np.float64).max()) * largest + bias
+    if isinstance(layer, BatchNormLayer):
+        scale_W = np.abs(layer.weight_W) / np.sqrt(layer.running_var_W + layer.eps)
+        return float((scale_W * (largest + np.abs(layer.running_mean_W)) + np.abs(layer.bias_W)).max())
+    return largest
+
+
 # ---------------------------------------------------------------- documents -> bytes
 
 
@@ -533,6 +734,11 @@ def _fields_of(document: SelectorFile) -> dict[str, Any]:
     elif isinstance(document, KMeansFile):
         out = {"algorithm": "kmeans", "trained": True, "num_clusters": len(document.centroids_KD)}
         out |= {"centroids": document.centroids_KD, "cluster_models": document.cluster_models}
+    elif isinstance(document, MLPFile):
+        out = {"algorithm": "mlp", "trained": True, "model_names": document.model_names}
+        out |= {"feature_dim": document.feature_dim, "n_classes": len(document.model_names)}
+        out |= {"hidden_sizes": document.hidden_sizes, "dropout": document.dropout}
+        out[_LAYERS] = [_layer_fields(layer) for layer in document.layers]
     else:
         out = {"algorithm": "svm", "trained": True, "model_names": document.model_names}
         out |= {"kernel_type": document.kernel_type, "gamma": document.gamma}
@@ -555,13 +761,32 @@ def _fields_of(document: SelectorFile) -> dict[str, Any]:
     return out
 
 
+def _layer_fields(layer: MLPLayer) -> dict[str, Any]:
+    if isinstance(layer, LinearLayer):
+        n_out, n_in = layer.weight_OI.shape
+        bias = None if layer.bias_O is None else layer.bias_O.tolist()
+        sizes = {"in_features": n_in, "out_features": n_out}
+        return {"type": "linear", **sizes, "weight": layer.weight_OI, "bias": bias}
+    if isinstance(layer, BatchNormLayer):
+        return {
+            "type": "batch_norm",
+            "num_features": len(layer.weight_W),
+            "weight": layer.weight_W.tolist(),
+            "bias": layer.bias_W.tolist(),
+            "running_mean": layer.running_mean_W.tolist(),
+            "running_var": layer.running_var_W.tolist(),
+            "eps": layer.eps,
+        }
+    return {"type": "dropout", "p": layer.p} if isinstance(layer, DropoutLayer) else {"type": "relu"}
+
+
 def _write_object(stream: IO[bytes], fields: dict[str, Any]) -> None:
     stream.write(b"{")
     for i, (key, value) in enumerate(fields.items()):
         stream.write((b", " if i else b"") + jsonio.dumps(key) + b": ")
         if isinstance(value, np.ndarray):
             _write_list(stream, value, lambda row: stream.write(jsonio.dumps_float32(row)))
-        elif key in _OBJECT_LISTS:
+        elif key in _OBJECT_LISTS or key == _LAYERS:
             _write_list(stream, value, lambda part: _write_object(stream, part))
         else:
             stream.write(jsonio.dumps(value))

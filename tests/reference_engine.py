@@ -10,6 +10,7 @@ import gzip
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Reading:
     models: list[str]
     scores: np.ndarray
     """(M,) float64. KNN: summed votes, -inf for a model without one. KMeans: minus the squared distance of the
-    model's nearest centroid. SVM: the largest decision value of the model's classifiers."""
+    model's nearest centroid. SVM: the largest decision value of the model's classifiers. MLP: the last layer's."""
 
     def chosen(self, candidates: Collection[str] | None = None) -> str:
         allowed = [candidates is None or model in candidates for model in self.models]
@@ -92,7 +93,8 @@ class Engine:
         features = np.asarray(features, dtype=np.float64)
         if document["algorithm"] == "knn":
             return self._knn(document, features, candidates)
-        return {"kmeans": self._kmeans, "svm": self._svm}[document["algorithm"]](document, features)
+        by_algorithm = {"kmeans": self._kmeans, "svm": self._svm, "mlp": self._mlp}
+        return by_algorithm[document["algorithm"]](document, features)
 
     def decide(
         self, source: str | Path | dict[str, Any], features: np.ndarray, candidates: Collection[str] | None = None
@@ -162,3 +164,36 @@ class Engine:
                 best.setdefault(classifiers[index]["model_name"], values[index])
             readings.append(Reading(list(best), np.array(list(best.values()))))
         return readings
+
+    def _mlp(self, document: dict[str, Any], features: np.ndarray) -> list[Reading]:
+        models = document["model_names"]
+        sizes = [document["feature_dim"], *document["hidden_sizes"], document["n_classes"]]
+        if any(type(size) is not int for size in sizes) or sizes[-1] != len(models):
+            raise ValueError("sizes")
+        linear = [layer for layer in document["layers"] if layer["type"] == "linear"]
+        if [[layer["in_features"], layer["out_features"]] for layer in linear] != list(map(list, pairwise(sizes))):
+            raise ValueError("layers of other sizes than the document's")
+        return [Reading(models, self._outputs(document["layers"], query)) for query in features]
+
+    def _outputs(self, layers: list[dict[str, Any]], query: np.ndarray) -> np.ndarray:
+        values = query
+        for layer in layers:
+            kind = layer["type"]
+            if kind == "linear":
+                weight = _matrix(layer["weight"])
+                if weight.shape != (layer["out_features"], layer["in_features"]):
+                    raise ValueError("a weight of another shape")
+                values = weight @ values
+                if layer["bias"] is not None:
+                    values = values + np.array(layer["bias"], dtype=np.float64)
+            elif kind == "batch_norm":
+                names = "weight", "bias", "running_mean", "running_var"
+                weight, bias, mean, var = (np.array(layer[name], dtype=np.float64) for name in names)
+                if not layer["num_features"] == len(values) == len(weight) == len(bias) == len(mean) == len(var):
+                    raise ValueError("a batch norm of another width")
+                values = (values - mean) / np.sqrt(var + layer["eps"]) * weight + bias
+            elif kind == "relu":
+                values = np.where(values > 0, values, 0.0)
+            elif kind != "dropout":
+                raise ValueError(f"a layer of type {kind}")
+        return values

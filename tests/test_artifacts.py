@@ -8,18 +8,40 @@ import torch
 
 from gpu_select.artifacts import find_selector_files, load_selector, selector_of
 from gpu_select.errors import EncoderMismatchError, FileFormatError, InputError
-from gpu_select.selectors import KMeansSelector, KNNSelector, SVMSelector
-from gpu_select.wire import KMeansFile, KNNFile, LinearClassifier, RBFClassifier, SVMFile, write_selector_file
+from gpu_select.selectors import KMeansSelector, KNNSelector, MLPSelector, SVMSelector
+from gpu_select.wire import (
+    BatchNormLayer,
+    DropoutLayer,
+    KMeansFile,
+    KNNFile,
+    LinearClassifier,
+    LinearLayer,
+    MLPFile,
+    RBFClassifier,
+    ReLULayer,
+    SVMFile,
+    write_selector_file,
+)
 
 OWN = {"encoder": {"name": "tiny", "fingerprint": "0123456789abcdef" * 4}}
 KNN = KNNFile(2, np.eye(3, dtype=np.float32), ["a", "b", "a"], own=OWN)
 KMEANS = KMeansFile(np.eye(3, dtype=np.float32), ["a", "b", "c"])
 SVM = SVMFile(["a", "b"], "Linear", 1.0, [LinearClassifier(name, np.ones(3), 0.0) for name in "ab"])
+MLP = MLPFile(
+    ["b", "a"],
+    [
+        LinearLayer(np.ones((4, 3), np.float32)),
+        BatchNormLayer(np.ones(4), np.zeros(4), np.zeros(4), np.ones(4), 1e-5),
+        ReLULayer(),
+        DropoutLayer(0.5),
+        LinearLayer(np.array([[1, 1, 1, 1], [-1, 0, 0, 0]], np.float32), np.array([0.5, 2.0])),
+    ],
+)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, document in (("knn", KNN), ("kmeans", KMEANS), ("svm", SVM)):
+    for name, document in (("knn", KNN), ("kmeans", KMEANS), ("svm", SVM), ("mlp", MLP)):
         write_selector_file(tmp_path / f"{name}_model.json", document)
     return tmp_path
 
@@ -34,23 +56,36 @@ def test_a_selector_of_each_kind():
     assert (both.dim, both.algorithm) == (3, "svm")
 
 
-@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+def test_a_network(folder):
+    assert isinstance(selector_of(MLP), MLPSelector)
+    selector = load_selector(folder, algorithm="mlp").selector
+    assert (selector.models, selector.dim, selector.algorithm) == (("b", "a"), 3, "mlp")
+    scores_BM = selector(torch.tensor([[0.25, 0.5, 0.25], [-1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(scores_BM, torch.tensor([[4.5, 1.0], [0.5, 2.0]]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_from_a_folder_by_algorithm_and_from_a_file(folder, algorithm):
     path = folder / f"{algorithm}_model.json"
     for artifact in (load_selector(folder, algorithm=algorithm), load_selector(path), load_selector(str(path))):
         assert artifact.path == path
         assert artifact.selector.algorithm == algorithm
         assert artifact.selector.device == torch.device("cpu")
-    with pytest.raises(FileFormatError, match=f"algorithm: expected 'mlp', got '{algorithm}'"):
-        load_selector(path, algorithm="mlp")
+    with pytest.raises(FileFormatError, match=f"algorithm: expected 'tree', got '{algorithm}'"):
+        load_selector(path, algorithm="tree")
 
 
 def test_plain_files_come_before_compressed_ones(folder):
     write_selector_file(folder / "knn_model.json.gz", KNN)
     (folder / "svm_model.json").rename(folder / "svm_model.json.gz")
     names = {algorithm: path.name for algorithm, path in find_selector_files(folder).items()}
-    assert names == {"knn": "knn_model.json", "kmeans": "kmeans_model.json", "svm": "svm_model.json.gz"}
-    assert list(names) == ["knn", "kmeans", "svm"]
+    assert names == {
+        "knn": "knn_model.json",
+        "kmeans": "kmeans_model.json",
+        "svm": "svm_model.json.gz",
+        "mlp": "mlp_model.json",
+    }
+    assert list(names) == ["knn", "kmeans", "svm", "mlp"]
 
 
 @pytest.mark.parametrize("name", ["", "absent", "x" * 5000, "nul\0byte"])
@@ -59,7 +94,8 @@ def test_a_folder_without_files_names_the_command(tmp_path, name):
         find_selector_files(tmp_path / name)
     assert str(caught.value) == (
         f"pretrained model not found: {tmp_path / name} holds none of knn_model.json, kmeans_model.json, "
-        f"svm_model.json (train them: gpu-select train --data-file RECORDS.jsonl --output-dir {tmp_path / name})"
+        f"svm_model.json, mlp_model.json (train them: gpu-select train --data-file RECORDS.jsonl --output-dir "
+        f"{tmp_path / name})"
     )
 
 

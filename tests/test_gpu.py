@@ -23,7 +23,17 @@ from gpu_select.encoder.settings import EncoderSettings
 from gpu_select.encoder.transformers_backbone import padded
 from gpu_select.router import Prepared, Router, Routes, route_features
 from gpu_select.selectors import KMeansSelector, KNNSelector
-from gpu_select.wire import KMeansFile, KNNFile, LinearClassifier, RBFClassifier, SVMFile, write_selector_file
+from gpu_select.wire import (
+    KMeansFile,
+    KNNFile,
+    LinearClassifier,
+    LinearLayer,
+    MLPFile,
+    RBFClassifier,
+    ReLULayer,
+    SVMFile,
+    write_selector_file,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -254,13 +264,21 @@ def selector_of(algorithm: str, dim: int, folder: Path, device: torch.device = C
             [LinearClassifier("a", generator.normal(size=dim + N_DOMAINS), 0.0)],
             [RBFClassifier(name, generator.normal(size=20), rows[:20], 0.0, 1.0) for name in models],
         ),
+        "mlp": MLPFile(
+            models,
+            [
+                LinearLayer(generator.normal(size=(40, dim + N_DOMAINS)).astype(np.float32)),
+                ReLULayer(),
+                LinearLayer((generator.normal(size=(3, 40)) / 6).astype(np.float32), np.zeros(3)),
+            ],
+        ),
     }
     path = folder / f"{algorithm}_model.json"
     write_selector_file(path, documents[algorithm])
     return load_selector(path, device=device).selector
 
 
-each_algorithm = pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+each_algorithm = pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 
 
 @pytest.mark.parametrize("candidates", [None, ["a", "c"]])

@@ -28,12 +28,22 @@ from gpu_select.features import build_features
 from gpu_select.router import Router, Routes, route_features
 from gpu_select.selectors import KMeansSelector
 from gpu_select.stages import StageTimes
-from gpu_select.wire import KMeansFile, KNNFile, LinearClassifier, RBFClassifier, SVMFile, write_selector_file
+from gpu_select.wire import (
+    KMeansFile,
+    KNNFile,
+    LinearClassifier,
+    LinearLayer,
+    MLPFile,
+    RBFClassifier,
+    ReLULayer,
+    SVMFile,
+    write_selector_file,
+)
 
 CPU = torch.device("cpu")
 DIM = 32
 MODELS = ["a", "b", "c"]
-ALGORITHMS = ["knn", "kmeans", "svm"]
+ALGORITHMS = ["knn", "kmeans", "svm", "mlp"]
 TEXTS = [
     "what is the number of the city",
     "explain the law of energy and force in a court",
@@ -68,6 +78,15 @@ def documents(own):
             1.0,
             [LinearClassifier("a", rng.normal(size=DIM + 14) / 3, 0.0)],
             [RBFClassifier(name, rng.normal(size=20), vectors, 0.0, 1.0) for name in MODELS],
+            own=own,
+        ),
+        "mlp": MLPFile(
+            MODELS,
+            [
+                LinearLayer(rng.normal(size=(20, DIM + 14)).astype(np.float32)),
+                ReLULayer(),
+                LinearLayer((rng.normal(size=(3, 20)) / 5).astype(np.float32), rng.normal(size=3) / 20),
+            ],
             own=own,
         ),
     }
@@ -117,7 +136,7 @@ def same(routes: Routes, other: Routes, rows=slice(None)):
 
 def test_the_default_algorithm_is_the_first_there_is(models_dir, encoder, tmp_path):
     assert Router.from_pretrained(models_dir, encoder=encoder).selector.algorithm == "knn"
-    for name in ("svm", "kmeans"):
+    for name in ("mlp", "svm", "kmeans"):
         (tmp_path / f"{name}_model.json").write_bytes((models_dir / f"{name}_model.json").read_bytes())
         assert Router.from_pretrained(tmp_path, encoder=encoder).selector.algorithm == name
     assert Router.from_pretrained(models_dir / "svm_model.json", encoder=encoder).selector.algorithm == "svm"

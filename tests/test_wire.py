@@ -19,10 +19,16 @@ from hypothesis.extra import numpy as hnp
 
 from gpu_select.errors import FileFormatError, InputError, MissingDependencyError
 from gpu_select.wire import (
+    ALGORITHMS,
+    BatchNormLayer,
+    DropoutLayer,
     KMeansFile,
     KNNFile,
     LinearClassifier,
+    LinearLayer,
+    MLPFile,
     RBFClassifier,
+    ReLULayer,
     SVMFile,
     file_name,
     read_selector_file,
@@ -56,7 +62,37 @@ SVM = {
     "linear_classifiers": [LINEAR],
     "rbf_classifiers": [RBF],
 }
-DOCUMENTS = {"knn": KNN, "kmeans": KMEANS, "svm": SVM}
+MLP = {
+    "algorithm": "mlp",
+    "trained": True,
+    "model_names": ["a", "b"],
+    "feature_dim": 3,
+    "n_classes": 2,
+    "hidden_sizes": [2],
+    "dropout": 0.25,
+    "layers": [
+        {
+            "type": "linear",
+            "in_features": 3,
+            "out_features": 2,
+            "weight": [[1.0, -2.0, 0.5], [0.0, 3.0, 1e-3]],
+            "bias": [0.5, -1.0],
+        },
+        {
+            "type": "batch_norm",
+            "num_features": 2,
+            "weight": [1.0, 2.0],
+            "bias": [0.0, 0.5],
+            "running_mean": [0.1, -0.1],
+            "running_var": [1.0, 0.0],
+            "eps": 1e-5,
+        },
+        {"type": "relu"},
+        {"type": "dropout", "p": 0.25},
+        {"type": "linear", "in_features": 2, "out_features": 2, "weight": [[1.0, 0.0], [0.0, 1.0]], "bias": None},
+    ],
+}
+DOCUMENTS = {"knn": KNN, "kmeans": KMEANS, "svm": SVM, "mlp": MLP}
 
 MISSING = object()
 needs_zstandard = pytest.mark.skipif(not importlib.util.find_spec("zstandard"), reason="needs zstandard")
@@ -148,6 +184,36 @@ def test_svm_fields(read):
     assert rbf.support_vectors_SD.tolist() == RBF["support_vectors"]
 
 
+def test_mlp_fields(read):
+    document = read(MLP)
+    assert isinstance(document, MLPFile)
+    assert (document.model_names, document.dropout) == (["a", "b"], 0.25)
+    assert (document.feature_dim, document.hidden_sizes) == (3, [2])
+    first, norm, relu, dropout, last = document.layers
+    assert (first.weight_OI.dtype, first.weight_OI.tolist()) == (
+        np.float32,
+        np.float32(MLP["layers"][0]["weight"]).tolist(),
+    )
+    assert first.bias_O.tolist() == [0.5, -1.0]
+    assert (norm.weight_W.tolist(), norm.bias_W.tolist(), norm.eps) == ([1.0, 2.0], [0.0, 0.5], 1e-5)
+    assert (norm.running_mean_W.tolist(), norm.running_var_W.tolist()) == ([0.1, -0.1], [1.0, 0.0])
+    assert (relu, dropout) == (ReLULayer(), DropoutLayer(0.25))
+    assert (last.weight_OI.tolist(), last.bias_O) == ([[1, 0], [0, 1]], None)
+
+
+def test_a_single_layer_is_enough(read):
+    linear = {"type": "linear", "in_features": 3, "out_features": 2, "weight": [[1, 2, 3], [4, 5, 6]]}
+    document = read(MLP | {"hidden_sizes": [], "layers": [linear]})
+    assert (document.hidden_sizes, document.layers[0].bias_O) == ([], None)
+    assert document.layers[0].weight_OI.tolist() == linear["weight"]
+
+
+@pytest.mark.parametrize("layers", [[1, [2]], [], "x", {"weight": [["x"]]}, [{"weight": ["x"]}, 3], [["weight"]]])
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+def test_layers_and_weights_of_other_files_are_ignored(read, algorithm, layers):
+    assert read(DOCUMENTS[algorithm] | {"layers": layers, "weight": [["x"]]}).own == {}
+
+
 @pytest.mark.parametrize("empty", [MISSING, None, []])
 @pytest.mark.parametrize("field", ["linear_classifiers", "rbf_classifiers"])
 def test_one_kind_of_classifier_is_enough(read, field, empty):
@@ -220,10 +286,12 @@ def test_rows_shorter_and_longer_in_bytes_than_the_first(read):
 
 
 def test_file_names():
-    assert [file_name(algorithm) for algorithm in DOCUMENTS] == [
+    assert tuple(DOCUMENTS) == ALGORITHMS
+    assert [file_name(algorithm) for algorithm in ALGORITHMS] == [
         "knn_model.json",
         "kmeans_model.json",
         "svm_model.json",
+        "mlp_model.json",
     ]
 
 
@@ -235,8 +303,8 @@ NUMBERS = "finite numbers of at most 1e+15 in magnitude"
 FAULTS = [
     # what all files have
     (KNN, "algorithm", MISSING, "algorithm: expected a text, got no such field"),
-    (KNN, "algorithm", "mlp", "algorithm: expected 'knn' or 'kmeans' or 'svm', got 'mlp'"),
-    (KNN, "algorithm", "KNN", "algorithm: expected 'knn' or 'kmeans' or 'svm', got 'KNN'"),
+    (KNN, "algorithm", "tree", "algorithm: expected 'knn' or 'kmeans' or 'svm' or 'mlp', got 'tree'"),
+    (KNN, "algorithm", "KNN", "algorithm: expected 'knn' or 'kmeans' or 'svm' or 'mlp', got 'KNN'"),
     (KNN, "algorithm", 1, "algorithm: expected a text, got 1"),
     (KNN, "trained", False, "trained: expected true, got False"),
     (KMEANS, "trained", MISSING, "trained: expected true, got no such field"),
@@ -338,6 +406,111 @@ FAULTS = [
         "rbf_classifiers[0].support_vectors[1]: expected 2 numbers like",
     ),
     (SVM, "rbf_classifiers.0.support_vectors", [], "rbf_classifiers[0].support_vectors: expected at least one row"),
+    # mlp
+    (MLP, "trained", False, "trained: expected true, got False"),
+    (MLP, "model_names", MISSING, "model_names: expected a list of model names, got no such field"),
+    (MLP, "model_names", [], "model_names: expected at least one model name, got none"),
+    (MLP, "model_names.1", "a", "model_names[1]: expected each model once, got 'a'"),
+    (MLP, "model_names.1", "", "model_names[1]: expected a model name, got ''"),
+    (MLP, "n_classes", 3, "n_classes: expected 2, the number of model_names, got 3"),
+    (MLP, "n_classes", 2.0, "n_classes: expected an integer >= 1, got 2.0"),
+    (MLP, "n_classes", MISSING, "n_classes: expected an integer >= 1, got no such field"),
+    (MLP, "feature_dim", 0, "feature_dim: expected an integer >= 1, got 0"),
+    (MLP, "feature_dim", "3", "feature_dim: expected an integer >= 1, got '3'"),
+    (MLP, "feature_dim", MISSING, "feature_dim: expected an integer >= 1, got no such field"),
+    (MLP, "feature_dim", 4, "layers[0].in_features: expected 4, as many as feature_dim, got 3"),
+    (MLP, "hidden_sizes", MISSING, "hidden_sizes: expected a list of integers, got no such field"),
+    (MLP, "hidden_sizes", 2, "hidden_sizes: expected a list of integers, got 2"),
+    (MLP, "hidden_sizes", [2.0], "hidden_sizes[0]: expected an integer, got 2.0"),
+    (MLP, "hidden_sizes", [True], "hidden_sizes[0]: expected an integer, got True"),
+    (MLP, "hidden_sizes", [0], "hidden_sizes[0]: expected an integer >= 1, got 0"),
+    (MLP, "hidden_sizes", [], "hidden_sizes: expected [2], the outputs of the linear layers but the last, got []"),
+    (MLP, "hidden_sizes", [3], "hidden_sizes: expected [2], the outputs of the linear layers but the last, got [3]"),
+    (MLP, "hidden_sizes", [2, 2], "hidden_sizes: expected [2], the outputs of the linear layers but the last, got [2,"),
+    (MLP, "dropout", MISSING, f"dropout: expected {NUMBER}, got no such field"),
+    (MLP, "dropout", None, f"dropout: expected {NUMBER}, got None"),
+    (MLP, "dropout", 1.0, "dropout: expected a number in [0, 1), got 1"),
+    (MLP, "dropout", -0.1, "dropout: expected a number in [0, 1), got -0.1"),
+    (MLP, "layers", MISSING, "layers: expected at least one linear layer, got 0 layers, none of them linear"),
+    (MLP, "layers", [], "layers: expected at least one linear layer, got 0 layers, none of them linear"),
+    (
+        MLP,
+        "layers",
+        [{"type": "relu"}],
+        "layers: expected at least one linear layer, got 1 layers, none of them linear",
+    ),
+    (MLP, "layers", {}, "layers: expected a list of layers, got {}"),
+    (MLP, "layers", [[]], "layers[0]: expected a JSON object, got []"),
+    (MLP, "layers.0", 7, "layers[0]: expected a JSON object, got 7"),
+    (MLP, "layers.2", 7, "layers[2]: expected a JSON object, got 7"),
+    (MLP, "layers.2", None, "layers[2]: expected a JSON object, got None"),
+    (MLP, "layers.2", {}, "layers[2].type: expected a text, got no such field"),
+    (MLP, "layers.2.type", 3, "layers[2].type: expected a text, got 3"),
+    (
+        MLP,
+        "layers.2.type",
+        "gelu",
+        "layers[2].type: expected 'linear' or 'relu' or 'batch_norm' or 'dropout', got 'gelu'",
+    ),
+    (MLP, "layers.3.p", MISSING, f"layers[3].p: expected {NUMBER}, got no such field"),
+    (MLP, "layers.3.p", 1, "layers[3].p: expected a number in [0, 1), got 1"),
+    (MLP, "layers.3.p", -0.5, "layers[3].p: expected a number in [0, 1), got -0.5"),
+    (MLP, "layers.0.in_features", 2, "layers[0].in_features: expected 3, as many as feature_dim, got 2"),
+    (MLP, "layers.0.in_features", MISSING, "layers[0].in_features: expected an integer >= 1, got no such field"),
+    (MLP, "layers.4.in_features", 3, "layers[4].in_features: expected 2, as many as layers[0].out_features, got 3"),
+    (MLP, "layers.0.out_features", 2.0, "layers[0].out_features: expected an integer >= 1, got 2.0"),
+    (
+        MLP,
+        "layers.0.out_features",
+        3,
+        "layers[0].weight: expected 3 x 3 numbers, out_features x in_features, got 2 x 3",
+    ),
+    (
+        MLP,
+        "layers.0.weight",
+        [[1, 2], [3, 4]],
+        "layers[0].weight: expected 2 x 3 numbers, out_features x in_features, got 2 x 2",
+    ),
+    (MLP, "layers.0.weight.1", [1, 2], "layers[0].weight[1]: expected 3 numbers like row 0, got 2"),
+    (MLP, "layers.0.weight.1", [1, 2, None], "layers[0].weight[1]: expected a list of numbers, got [1, 2, None]"),
+    (MLP, "layers.0.weight.1", [1, 2, 1e39], f"layers[0].weight[1]: expected {NUMBERS}, got a larger one"),
+    (MLP, "layers.0.weight.1", 7, "layers[0].weight[1]: expected a list of numbers, got '7], "),
+    (MLP, "layers.0.weight", [1, 2], "layers[0].weight: expected a list of rows of numbers, got [1, 2]"),
+    (MLP, "layers.0.weight", [], "layers[0].weight: expected a list of rows of numbers, got []"),
+    (MLP, "layers.0.weight", [[], []], "layers[0].weight: expected at least one row of at least one number, got 2 x 0"),
+    (MLP, "layers.0.weight", None, "layers[0].weight: expected a list of rows of numbers, got None"),
+    (MLP, "layers.0.weight", MISSING, "layers[0].weight: expected a list of rows of numbers, got no such field"),
+    (MLP, "layers.0.bias", [1], "layers[0].bias: expected 2 entries, as many as out_features, got 1"),
+    (MLP, "layers.0.bias", 0, "layers[0].bias: expected a list of numbers, got 0"),
+    (MLP, "layers.0.bias.1", None, "layers[0].bias[1]: expected a number, got None"),
+    (MLP, "layers.0.bias.1", 1e16, f"layers[0].bias[1]: expected {NUMBERS}, got 1e+16"),
+    (MLP, "layers.1.num_features", 3, "layers[1].num_features: expected 2, as many as layers[0].out_features, got 3"),
+    (MLP, "layers.1.num_features", MISSING, "layers[1].num_features: expected an integer >= 1, got no such field"),
+    (MLP, "layers.1.weight", [[1, 2]], "layers[1].weight: expected a list of numbers, got rows of numbers"),
+    (MLP, "layers.1.weight", [1], "layers[1].weight: expected 2 entries, as many as num_features, got 1"),
+    (MLP, "layers.1.weight", None, "layers[1].weight: expected a list of numbers, got None"),
+    (MLP, "layers.1.bias", MISSING, "layers[1].bias: expected a list of numbers, got no such field"),
+    (MLP, "layers.1.running_mean", MISSING, "layers[1].running_mean: expected a list of numbers, got no such field"),
+    (MLP, "layers.1.running_mean", [1], "layers[1].running_mean: expected 2 entries, as many as num_features, got 1"),
+    (MLP, "layers.1.running_var", MISSING, "layers[1].running_var: expected a list of numbers, got no such field"),
+    (MLP, "layers.1.running_var", [1] * 3, "layers[1].running_var: expected 2 entries, as many as num_features, got 3"),
+    (MLP, "layers.1.running_var.1", -1e-9, "layers[1].running_var[1]: expected a number >= 0, got -1e-09"),
+    (MLP, "layers.1.running_var.1", None, "layers[1].running_var[1]: expected a number, got None"),
+    (MLP, "layers.1.eps", MISSING, f"layers[1].eps: expected {NUMBER}, got no such field"),
+    (MLP, "layers.1.eps", 0, "layers[1].eps: expected a number > 0, got 0"),
+    (MLP, "layers.1.eps", -1e-5, "layers[1].eps: expected a number > 0, got -1e-05"),
+    (
+        MLP,
+        "layers.1.eps",
+        1e-300,
+        "layers[1].weight: expected outputs of at most 1e+30 for features of at most 1, as float32",
+    ),
+    (
+        MLP,
+        "layers.4",
+        {"type": "linear", "in_features": 2, "out_features": 3, "weight": [[1, 0], [0, 1], [1, 1]], "bias": None},
+        "layers[4].out_features: expected 2, as n_classes for the last, got 3",
+    ),
 ]
 
 
@@ -395,6 +568,28 @@ def test_duplicate_fields_of_a_classifier(refuse):
     assert refuse(text) == "rbf_classifiers[0].rho: expected each field once, got the same field twice"
 
 
+def test_duplicate_fields_of_a_layer(refuse):
+    text = json.dumps(MLP).replace('"eps"', '"eps": 1, "eps"')
+    assert refuse(text) == "layers[1].eps: expected each field once, got the same field twice"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
+def test_numbers_of_a_layer_that_json_has_not(refuse, number):
+    for place, field in (("0.001", "weight[1]"), ("-1.0]", "bias")):
+        text = json.dumps(MLP).replace(place, number + place[4:])
+        assert re.match(rf"layers\[0\]\.{re.escape(field)}: expected valid JSON, got .* near byte \d+", refuse(text))
+
+
+def test_a_network_whose_outputs_would_not_be_finite(read, refuse):
+    """Numbers that are fine by themselves multiply."""
+    weight = [[1e14] * 3] * 2
+    large = changed(MLP, "layers.0.weight", weight)
+    assert read(large).feature_dim == 3
+    text = refuse(changed(large, "layers.4.weight", [[1e15, 0.0], [0.0, 1.0]]))
+    assert text.startswith("layers[4].weight: expected outputs of at most 1e+30 for features of at most 1, as float32")
+    assert text.endswith(", got up to 1.9e+32")
+
+
 BROKEN = {
     b"": "document: expected a JSON object, got the end of the file at byte 0",
     b"  \n": "document: expected a JSON object, got the end of the file at byte 3",
@@ -441,7 +636,7 @@ def test_what_is_not_json(refuse, content):
     ("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"rbf_classifiers":', "}]"), ('{"embeddings":[', "]}")]
 )
 @pytest.mark.parametrize(
-    "field", ["unknown", "gpu_select", "rbf_classifiers", "linear_classifiers", "labels", "embeddings"]
+    "field", ["unknown", "gpu_select", "rbf_classifiers", "linear_classifiers", "labels", "embeddings", "layers"]
 )
 def test_deep_nesting(tmp_path, field, opening, closing, depth):
     """A document or one clear line; never a stack that overflows."""
@@ -666,17 +861,39 @@ def svm_files(draw):
     )
 
 
+@st.composite
+def mlp_files(draw):
+    """Numbers small enough for four layers."""
+    numbers = st.floats(-1e3, 1e3, width=32)
+    width = draw(st.integers(1, 4))
+    names = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+    shares = st.floats(0, 1, exclude_max=True)
+    layers = []
+    for n_out in [*draw(st.lists(st.integers(1, 4), max_size=3)), len(names)]:
+        bias = draw(st.none() | arrays(n_out, st.floats(-1e3, 1e3), np.float64))
+        layers.append(LinearLayer(draw(arrays((n_out, width), numbers)), bias))
+        width = n_out
+        vector = arrays(width, st.floats(-1, 1), np.float64)
+        norm = st.builds(
+            BatchNormLayer, vector, vector, vector, arrays(width, st.floats(0, 1e15), np.float64), st.floats(1e-6, 1e15)
+        )
+        layers += draw(st.lists(norm | st.just(ReLULayer()) | st.builds(DropoutLayer, shares), max_size=1))
+    return MLPFile(names, layers, draw(shares), draw(OWN))
+
+
 KEYS = {
     "knn": {"algorithm", "trained", "k", "embeddings", "labels", "qualities", "latencies"},
     "kmeans": {"algorithm", "trained", "num_clusters", "centroids", "cluster_models"},
     "svm": {"algorithm", "trained", "model_names", "kernel_type", "gamma", "linear_classifiers", "rbf_classifiers"},
+    "mlp": {"algorithm", "trained", "model_names", "feature_dim", "n_classes", "hidden_sizes", "dropout", "layers"},
 }
+LAYER_KEYS = {layer["type"]: layer.keys() for layer in MLP["layers"]}
 OPTIONAL = {"qualities", "latencies", "gpu_select"}
 
 
 @pytest.mark.parametrize("with_orjson", [True, False])
 @settings(max_examples=120, deadline=None)
-@given(document=knn_files() | kmeans_files() | svm_files())
+@given(document=knn_files() | kmeans_files() | svm_files() | mlp_files())
 def test_what_is_written_is_read(tmp_path_factory, engine, with_orjson, document):
     path = tmp_path_factory.getbasetemp() / "round_trip.json"
     with pytest.MonkeyPatch.context() as patch:
@@ -689,6 +906,7 @@ def test_what_is_written_is_read(tmp_path_factory, engine, with_orjson, document
     assert keys - OPTIONAL <= plain.keys() <= keys | OPTIONAL
     assert all(part.keys() == LINEAR.keys() for part in plain.get("linear_classifiers", []))
     assert all(part.keys() == RBF.keys() for part in plain.get("rbf_classifiers", []))
+    assert all(layer.keys() == LAYER_KEYS[layer["type"]] for layer in plain.get("layers", []))
     assert plain.get("gpu_select", {}) == document.own
 
 

@@ -28,7 +28,7 @@ _LEAST_QUERIES, _MOST_QUERIES = 64, 131_072
 @click.option("--queries", type=int, help="Queries of each log.  [default: for a minute in all; your whole log]")
 @click.option("--embedding-model", metavar="NAME", help="As in train.  [default: what is at hand; see below]")
 @click.option("--models-dir", metavar="DIR", help="Folder of selector files.  [default: a made-up selector]")
-@click.option("--selector", type=click.Choice(["knn", "kmeans", "svm"]), help="[default: knn]")
+@click.option("--selector", type=click.Choice(["knn", "kmeans", "svm", "mlp"]), help="[default: knn]")
 @click.option("--rows", type=int, help="Training queries of the made-up selector.  [default: 7500]")
 @options.device
 @options.encoding

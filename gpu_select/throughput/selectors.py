@@ -13,7 +13,17 @@ from gpu_select.errors import ConfigError
 from gpu_select.router import Router
 from gpu_select.throughput.corpus import read_corpus
 from gpu_select.throughput.queries import cut_queries
-from gpu_select.wire import ALGORITHMS, KMeansFile, KNNFile, RBFClassifier, SelectorFile, SVMFile
+from gpu_select.wire import (
+    ALGORITHMS,
+    KMeansFile,
+    KNNFile,
+    LinearLayer,
+    MLPFile,
+    RBFClassifier,
+    ReLULayer,
+    SelectorFile,
+    SVMFile,
+)
 
 __all__ = ["random_document", "random_router"]
 
@@ -22,6 +32,7 @@ _MODELS = [f"model-{m}" for m in range(_N_MODELS)]
 _NEIGHBORS = 5
 _CLUSTERS = 64
 _GAMMA = 1.0
+_HIDDEN = 512
 _NOISE = 0.5
 _BLOCK = 65_536
 _SAMPLE, _SAMPLE_TOKENS, _SAMPLE_BYTES = 256, 24, 4 * 2**20
@@ -48,8 +59,8 @@ def random_document(encoder: Encoder, algorithm: str, rows: int, *, seed: int = 
 
     Args:
         encoder: its embeddings of a few texts are what the selector's vectors are spread around.
-        algorithm: knn (5 neighbours), kmeans (64 clusters at most) or svm (RBF; two thirds of the rows are support
-            vectors of each machine).
+        algorithm: knn (5 neighbours), kmeans (64 clusters at most), svm (RBF; two thirds of the rows are support
+            vectors of each machine) or mlp (512 hidden units, whatever the rows).
         rows: training queries.
         seed: the same one gives the same selector.
     Raises:
@@ -68,6 +79,8 @@ def random_document(encoder: Encoder, algorithm: str, rows: int, *, seed: int = 
     directions_DM = torch.randn(features_ND.shape[1], _N_MODELS, generator=generator)
     owner_N = torch.cat([block @ directions_DM for block in torch.split(features_ND, _BLOCK)]).argmax(dim=1)
     owner_N[:_N_MODELS] = torch.arange(min(rows, _N_MODELS))
+    if algorithm == "mlp":
+        return _random_mlp(features_ND.shape[1], directions_DM, generator)
     labels = [_MODELS[m] for m in owner_N.tolist()]
     if algorithm == "knn":
         qualities_N = 1000 * torch.rand(rows, generator=generator, dtype=torch.float64)
@@ -84,6 +97,13 @@ def random_document(encoder: Encoder, algorithm: str, rows: int, *, seed: int = 
         alpha_S -= alpha_S.mean()  # as in a solved machine, where they add up to zero
         parts.append(RBFClassifier(model, alpha_S.numpy(), unit_ND[chosen_S].numpy(), 0.0, _GAMMA))
     return SVMFile(_MODELS, "rbf", _GAMMA, rbf_classifiers=parts)
+
+
+def _random_mlp(dim: int, directions_DM: Tensor, generator: torch.Generator) -> MLPFile:
+    """Hidden units of random directions, each for the models that lie in its direction."""
+    hidden_HD = torch.randn(_HIDDEN, dim, generator=generator) / dim**0.5
+    out_MH = (hidden_HD @ directions_DM).T
+    return MLPFile(_MODELS, [LinearLayer(hidden_HD.numpy()), ReLULayer(), LinearLayer(out_MH.contiguous().numpy())])
 
 
 def _spread(embeddings_Ed: Tensor, rows: int, *, seed: int) -> Tensor:

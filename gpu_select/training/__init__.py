@@ -12,6 +12,7 @@ from gpu_select.errors import ConfigError
 from gpu_select.records import OutcomeTable, RecordCounts, pack_digests, query_digests
 from gpu_select.training.kmeans import fit_kmeans
 from gpu_select.training.knn import fit_knn
+from gpu_select.training.mlp import MLPSettings, fit_mlp
 from gpu_select.training.svm import fit_svm
 from gpu_select.training.utility import domain_models, utilities
 from gpu_select.wire import ALGORITHMS, SelectorFile
@@ -77,6 +78,8 @@ def fit(
         )
     elif algorithm == "svm":
         document = fit_svm(features_QD, table.models, utility_QM, kernel=options.svm_kernel, gamma=options.svm_gamma)
+    elif algorithm == "mlp":
+        document = fit_mlp(features_QD, table.models, utility_QM, MLPSettings(), seed=options.seed)
     else:
         raise ConfigError("algorithm", algorithm, f"one of {', '.join(ALGORITHMS)}")
     return replace(document, own=own)

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_select.errors import CandidateError, DimensionError
-from gpu_select.selectors import KMeansSelector, KNNSelector, LinearPart, RBFPart, SVMSelector, choose
+from gpu_select.selectors import (
+    BatchNorm,
+    KMeansSelector,
+    KNNSelector,
+    Linear,
+    LinearPart,
+    MLPSelector,
+    RBFPart,
+    ReLU,
+    SVMSelector,
+    choose,
+)
 from gpu_select.selectors.base import distinct_rows, exact_float32, rounded
 
 MODELS = ("a", "b", "c")
@@ -30,7 +41,12 @@ def svm():
     return SVMSelector(linear, [RBFPart("b", torch.randn(6, dtype=torch.float64), torch.randn(6, 4), 0.1, 1.0)])
 
 
-each_selector = pytest.mark.parametrize("make", [knn, kmeans, svm])
+def mlp():
+    norm = BatchNorm(torch.randn(7), torch.randn(7), torch.randn(7), torch.rand(7), 1e-5)
+    return MLPSelector(MODELS, [Linear(torch.randn(7, 4)), ReLU(), norm, ReLU(), Linear(torch.randn(3, 7))])
+
+
+each_selector = pytest.mark.parametrize("make", [knn, kmeans, svm, mlp])
 
 
 class RecordsOperations(TorchDispatchMode):

@@ -11,7 +11,10 @@ from gpu_select.throughput import random_document, random_router, selectors
 TEXTS = [f"what is {i} plus {i * i % 97}" for i in range(37)]
 
 
-@pytest.mark.parametrize(("algorithm", "rows"), [("knn", 500), ("kmeans", 500), ("svm", 301), ("knn", 3), ("svm", 1)])
+@pytest.mark.parametrize(
+    ("algorithm", "rows"),
+    [("knn", 500), ("kmeans", 500), ("svm", 301), ("mlp", 500), ("knn", 3), ("svm", 1), ("mlp", 1)],
+)
 def test_a_router_decides_among_the_selectors_models(random_tiny, algorithm, rows):
     router = random_router(random_tiny, algorithm, rows)
     assert router.selector.algorithm == algorithm
@@ -36,6 +39,7 @@ def test_the_rows_are_features_around_the_embeddings():
 def test_sizes_are_those_that_training_would_give(random_tiny):
     assert random_document(random_tiny, "knn", 77).embeddings_ND.shape == (77, 78)
     assert random_document(random_tiny, "kmeans", 500).centroids_KD.shape == (64, 78)
+    assert random_document(random_tiny, "mlp", 500).hidden_sizes == [512]
     svm = random_document(random_tiny, "svm", 300)
     assert [len(part.alpha_S) for part in svm.rbf_classifiers] == [200] * 6
     distinct = np.unique(np.concatenate([part.support_vectors_SD for part in svm.rbf_classifiers]), axis=0)
@@ -52,7 +56,7 @@ def test_the_seed_decides(random_tiny):
 @pytest.mark.parametrize(
     ("algorithm", "rows", "text"),
     [
-        ("tree", 5, "selector: expected one of knn, kmeans, svm, got 'tree'"),
+        ("tree", 5, "selector: expected one of knn, kmeans, svm, mlp, got 'tree'"),
         ("knn", 0, "rows: expected an integer >= 1, got 0"),
     ],
 )

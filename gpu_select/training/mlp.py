@@ -1,0 +1,254 @@
+"""Training of MLP: a committee of small networks for expected utility, merged into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gpu_select.training.utility import advantages
+from gpu_select.wire import DropoutLayer, LinearLayer, MLPFile, MLPLayer, ReLULayer
+
+__all__ = ["MLPSettings", "fit_mlp", "fit_networks"]
+
+_LEAST_FOLDS = 8
+"""A member is stopped by an eighth of the queries, or less with more members."""
+_LEAST_STEPS = 16
+"""Steps an epoch, where there are queries for them: few queries come in smaller batches."""
+_LEAST_BATCH = 16
+_PRIOR_COUNT = 24.0
+"""A model's mean advantage counts like so many outcomes without any, so that a few lucky ones do not take all."""
+_ROUNDS = 20
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class MLPSettings:
+    """What shapes a network and its training."""
+
+    hidden_sizes: tuple[int, ...] = (64,)
+    """Units of each hidden layer of one member; the file's layers hold all members side by side."""
+    members: int = 8
+    """Networks whose mean decides. Each leaves out another part of the queries, which tell when to stop."""
+    dropout: float = 0.2
+    """Share of hidden units that a training step leaves out."""
+    learning_rate: float = 2e-3
+    """Of AdamW, falling to zero over the epochs in a straight line."""
+    weight_decay: float = 0.1
+    """Of AdamW, on weights."""
+    batch_size: int = 256
+    """Queries a step at most; fewer where there are few queries."""
+    epochs: int = 10
+    """Passes over the queries at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network: linear layers with ReLU between them."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Weights (O, I) and biases (O,), float32."""
+
+    def scores(self, features_BD: Tensor) -> Tensor:
+        """(B, M) outputs for (B, D) features on the same device; the largest one is the decision."""
+        x_BW = features_BD
+        for i, (weight_OI, bias_O) in enumerate(self.layers):
+            x_BW = torch.addmm(bias_O, x_BW.relu() if i else x_BW, weight_OI.T)
+        return x_BW
+
+
+def fit_mlp(
+    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: MLPSettings, *, seed: int
+) -> MLPFile:
+    """Train a committee whose choices, drawn by the softmax of its outputs, have the largest expected utility.
+
+    The loss of a query is minus the sum over models of softmax(outputs) * advantage: what choosing by these odds
+    gains over the query's mean. Labels play no part; a query on which all models do alike counts nothing.
+
+    Args:
+        features_QD: (Q, D) float32 on the device to train on.
+        models: M names.
+        utility_QM: (Q, M), NaN where a model did not answer; at least one number a query.
+        settings: see there.
+        seed: the same one gives the same file; torch's global generators are left alone.
+
+    Source:
+        Dudik, Langford and Li (2011), arXiv:1103.4601, policies by the value of their choices; Breiman (1996),
+        doi:10.1007/BF00058655, committees whose members leave out a part of the data; Loshchilov and Hutter (2019),
+        arXiv:1711.05101, AdamW.
+    """
+    everything_1Q = torch.ones((1, len(features_QD)), dtype=torch.bool)
+    (network,) = fit_networks(features_QD, utility_QM, settings, seed=seed, rows_PQ=everything_1Q)
+    layers: list[MLPLayer] = []
+    for weight_OI, bias_O in network.layers:
+        if layers:
+            layers += [ReLULayer(), DropoutLayer(settings.dropout)]
+        layers.append(LinearLayer(weight_OI.cpu().contiguous().numpy(), bias_O.cpu().double().numpy()))
+    return MLPFile(models, layers, settings.dropout)
+
+
+def fit_networks(
+    features_QD: Tensor, utility_QM: NDArray[np.float64], settings: MLPSettings, *, seed: int, rows_PQ: Tensor
+) -> list[Network]:
+    """Train P committees at once, each on its own rows: one for each fold of a cross-validation.
+
+    All of them go through the same batches, so that a layer of all members is one matrix product.
+
+    Args:
+        features_QD, utility_QM, settings, seed: as for `fit_mlp`.
+        rows_PQ: (P, Q) bool, the rows that each may learn from.
+
+    Returns:
+        P networks on the features' device.
+    """
+    device, (n_rows, dim) = features_QD.device, features_QD.shape
+    generator = torch.Generator().manual_seed(seed)
+    advantage_QM = torch.from_numpy(_filled(utility_QM)).float()
+    trainer = _Trainer(settings, len(rows_PQ), dim, advantage_QM.shape[1], generator, device)
+    # each member leaves out one part of the queries
+    n_folds = max(settings.members, _LEAST_FOLDS)
+    fold_Q = torch.randperm(n_rows, generator=generator) % n_folds
+    learns_KQ = fold_Q != torch.arange(settings.members)[:, None]
+    weight_PKQ = (rows_PQ[:, None] & learns_KQ).float().to(device)
+    judged_PKQ = (rows_PQ[:, None] & ~learns_KQ).float().to(device)
+    advantage_QM = advantage_QM.to(device)
+    # unit vectors as numbers of about 1, at which the usual initial weights and step sizes work
+    scale = (dim / 2) ** 0.5
+    x_QD = features_QD * scale
+    batch = min(settings.batch_size, max(_LEAST_BATCH, n_rows // _LEAST_STEPS))
+    n_steps = -(-n_rows // batch)
+    for epoch in range(settings.epochs):
+        order_Q = torch.randperm(n_rows, generator=generator).to(device)
+        for step, rows_b in enumerate(torch.split(order_Q, batch)):
+            remaining = 1 - (epoch * n_steps + step) / (settings.epochs * n_steps)
+            trainer.step(x_QD[rows_b], advantage_QM[rows_b], weight_PKQ[:, :, rows_b], remaining)
+        trainer.keep_best(_value(trainer, x_QD, advantage_QM, judged_PKQ))
+    return trainer.networks(scale)
+
+
+class _Trainer:
+    """P committees of K members: their parameters, one step, and the best of the epochs so far."""
+
+    def __init__(
+        self,
+        settings: MLPSettings,
+        n_problems: int,
+        dim: int,
+        n_models: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.settings = settings
+        self.shape = n_problems, settings.members
+        n_nets = n_problems * settings.members
+        sizes = [dim, *settings.hidden_sizes, n_models]
+        self.weights, self.biases = [], []
+        for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+            weight_KIO = torch.randn((settings.members, n_in, n_out), generator=generator) * (2 / n_in) ** 0.5
+            # outputs of zero: where there is nothing to learn all models tie
+            weight_KIO = weight_KIO * (i < len(sizes) - 2)
+            weight_GIO = weight_KIO.repeat(n_problems, 1, 1).to(device)
+            # the first layer of all members is one product
+            self.weights.append(weight_GIO.permute(1, 0, 2).flatten(1).contiguous() if i == 0 else weight_GIO)
+            self.biases.append(torch.zeros((n_nets, 1, n_out), device=device))
+        self.best = [x.clone() for x in self._parameters()]
+        self.best_value_P = torch.full((n_problems,), -torch.inf, device=device)
+        for parameter in self._parameters():
+            parameter.requires_grad_()
+        groups = [
+            {"params": self.weights, "weight_decay": settings.weight_decay},
+            {"params": self.biases, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99), fused=True)
+        # the same units are left out in all problems, so that each goes as it would alone
+        self.noise = torch.Generator(device=device).manual_seed(generator.initial_seed())
+
+    def _parameters(self) -> list[Tensor]:
+        return [*self.weights, *self.biases]
+
+    def outputs(self, x_BD: Tensor, *, training: bool) -> Tensor:
+        """(P * K, B, M)."""
+        h_GBW = (x_BD @ self.weights[0]).view(len(x_BD), len(self.biases[0]), -1).transpose(0, 1) + self.biases[0]
+        for weight_GIO, bias_G1O in zip(self.weights[1:], self.biases[1:], strict=True):
+            h_GBW = h_GBW.relu()
+            if training and self.settings.dropout:
+                kept_KBW = torch.rand((self.shape[1], *h_GBW.shape[1:]), generator=self.noise, device=h_GBW.device)
+                kept_KBW = (kept_KBW >= self.settings.dropout) / (1 - self.settings.dropout)
+                h_GBW = (h_GBW.view(*self.shape, *h_GBW.shape[1:]) * kept_KBW).view(h_GBW.shape)
+            h_GBW = torch.baddbmm(bias_G1O, h_GBW, weight_GIO)
+        outputs_GBM: Tensor = h_GBW
+        return outputs_GBM
+
+    def step(self, x_BD: Tensor, advantage_BM: Tensor, weight_PKB: Tensor, remaining: float) -> None:
+        odds_GBM = self.outputs(x_BD, training=True).softmax(dim=2)
+        gain_GB = (odds_GBM * advantage_BM).sum(dim=2)
+        loss = -(gain_GB * weight_PKB.flatten(0, 1)).sum() / len(x_BD)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * remaining
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def keep_best(self, value_P: Tensor) -> None:
+        """Keep the parameters of the problems whose value has grown. Nothing here waits for the device."""
+        better_P = value_P > self.best_value_P
+        self.best_value_P = torch.where(better_P, value_P, self.best_value_P)
+        better_G = better_P.repeat_interleave(self.shape[1])
+        for i, (best, now) in enumerate(zip(self.best, self._parameters(), strict=True)):
+            if i == 0:
+                columns = better_G.repeat_interleave(now.shape[1] // len(better_G))
+                self.best[i] = torch.where(columns, now, best)
+            else:
+                self.best[i] = torch.where(better_G[:, None, None], now, best)
+
+    def networks(self, scale: float) -> list[Network]:
+        """Each committee as one network: layers side by side, the last one the mean."""
+        n_problems, n_members = self.shape
+        weights, biases = self.best[: len(self.weights)], self.best[len(self.weights) :]
+        first_DPW = weights[0].view(len(weights[0]), n_problems, -1)
+        out = []
+        for p in range(n_problems):
+            mine = slice(p * n_members, (p + 1) * n_members)
+            layers = [((first_DPW[:, p] * scale).T.contiguous(), biases[0][mine].flatten())]
+            for weight_GIO, bias_G1O in zip(weights[1:], biases[1:], strict=True):
+                blocks_KOI = weight_GIO[mine].transpose(1, 2)
+                if weight_GIO is weights[-1]:
+                    weight_OI = blocks_KOI.transpose(0, 1).flatten(1) / n_members
+                    layers.append((weight_OI, bias_G1O[mine].mean(dim=0)[0]))
+                else:
+                    layers.append((torch.block_diag(*blocks_KOI), bias_G1O[mine].flatten()))  # type: ignore[no-untyped-call]
+            out.append(Network(layers))
+        return out
+
+
+@torch.no_grad()
+def _value(trainer: _Trainer, x_QD: Tensor, advantage_QM: Tensor, judged_PKQ: Tensor) -> Tensor:
+    """(P,) mean advantage of what each query's member chooses that has not learned from it."""
+    gains = []
+    for x_BD, advantage_BM in zip(torch.split(x_QD, _BLOCK), torch.split(advantage_QM, _BLOCK), strict=True):
+        chosen_GB = trainer.outputs(x_BD, training=False).argmax(dim=2)
+        gains.append(advantage_BM.expand(len(chosen_GB), -1, -1).gather(2, chosen_GB[:, :, None])[:, :, 0])
+    gain_PKQ = torch.cat(gains, dim=1).view(judged_PKQ.shape)
+    return (gain_PKQ * judged_PKQ).sum(dim=(1, 2)) / judged_PKQ.sum(dim=(1, 2)).clamp(min=1)
+
+
+def _filled(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q, M) advantages over the query's mean, of unit size; outcomes that are missing are their expectation.
+
+    That is the sum of what the query is worth and what the model is, as far as its outcomes tell.
+    """
+    known_QM = np.isfinite(utility_QM)
+    count_M = known_QM.sum(axis=0)
+    model_M = np.zeros(utility_QM.shape[1])
+    query_Q1 = np.zeros((len(utility_QM), 1))
+    for _ in range(1 if known_QM.all() else _ROUNDS):
+        query_Q1 = np.nanmean(utility_QM - model_M, axis=1, keepdims=True)
+        model_M = np.nansum(utility_QM - query_Q1, axis=0) / (count_M + _PRIOR_COUNT)
+    filled_QM = advantages(np.where(known_QM, utility_QM, query_Q1 + model_M))
+    size = np.sqrt(np.mean(filled_QM**2))
+    return filled_QM / size if size > 0 else filled_QM
