@@ -17,6 +17,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "train": "Train selectors on benchmark records.",
     "validate": "Compare trained selectors with honest baselines on held-out records.",
+    "report": "Draw validation and tuning results as one web page.",
     "route": "Choose the model for every query of a log.",
     "bench": "Measure how fast this machine routes.",
     "demo": "Train, validate and route on simulated data.",
