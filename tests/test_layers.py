@@ -72,7 +72,7 @@ WITHOUT_TORCH = (
     "gpu_select/config.py",
     "gpu_select/domains.py",
     "gpu_select/errors.py",
-    "gpu_select/evaluation.py",
+    "gpu_select/evaluation/*",
     "gpu_select/files.py",
     "gpu_select/jsonio.py",
     "gpu_select/lines.py",
