@@ -95,7 +95,9 @@ def play(
             picks[f"{word}:{table.models[m]}"] = "baseline", np.full(len(rows), m)
 
     def picked(values_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([*(values_QM[rows, choice_Q] for _, choice_Q in picks.values()), _row_means(values_QM)])
+        return np.stack(
+            [*(values_QM[rows, choice_Q] for _, choice_Q in picks.values()), _row_means(values_QM, known_QM)]
+        )
 
     quality_SQ = picked(quality_QM)
     for name, values_Q in zip(picks, quality_SQ, strict=False):
@@ -119,7 +121,8 @@ def play(
     )
 
 
-def _row_means(values_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    known_QM = np.isfinite(values_QM)
+def _row_means(values_QM: NDArray[np.float64], known_QM: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(Q,) mean over the models with an outcome, NaN where one of them has no value."""
     counts_Q = known_QM.sum(axis=1)
-    return np.where(counts_Q > 0, np.nansum(values_QM, axis=1) / np.maximum(counts_Q, 1), np.nan)
+    sums_Q = np.where(known_QM, values_QM, 0).sum(axis=1)
+    return np.where(counts_Q > 0, sums_Q / np.maximum(counts_Q, 1), np.nan)
