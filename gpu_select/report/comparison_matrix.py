@@ -34,7 +34,7 @@ def comparison_matrix(validation: Validation, palette: Palette) -> Html:
 
 def _matrix(validation: Validation, strategies: Sequence[Strategy], palette: Palette, name: str) -> Html:
     head = [element("th", "", scope="col")]
-    head += [element("th", palette.key(s), " ", shortened(s.name, 18), scope="col", title=s.name) for s in strategies]
+    head += [element("th", palette.key(s), " ", shortened(s.name, 32), scope="col", title=s.name) for s in strategies]
     pairs = {(pair.a, pair.b): pair for pair in validation.comparisons}
     rows = []
     for a in strategies:

@@ -169,7 +169,7 @@ def _bars(domains: Sequence[Domain], selector: Strategy, models: Sequence[str], 
         f"Shares of the models that {selector.name} chooses, by domain",
         traces,
         layout(
-            axis(range=[0, 1], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", showgrid=False),
+            axis(range=[0, 1.002], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", showgrid=False),
             axis(
                 tickvals=list(range(len(rows))),
                 ticktext=[chart_text(name, _LABEL) for name, _ in rows],

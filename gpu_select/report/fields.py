@@ -42,13 +42,13 @@ class Fields:
             raise self.error(field, "a text that is not empty", value)
         return value
 
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts, none of them empty, no two alike."""
+    def texts(self, field: str, *, distinct: bool = False) -> tuple[str, ...]:
+        """A list of texts, none of them empty; with `distinct`, no two alike."""
         values = self._list(field, "a list of texts")
         for i, value in enumerate(values):
             if not isinstance(value, str) or not value:
                 raise self.error(f"{field}[{i}]", "a text that is not empty", value)
-            if value in values[:i]:
+            if distinct and value in values[:i]:
                 raise self.error(f"{field}[{i}]", "no text twice", value)
         return tuple(values)
 

@@ -55,7 +55,9 @@ def usd(value: float | None) -> str:
 
 def margin(value: float | None) -> str:
     """Three digits that say something."""
-    return NONE if value is None else signed(f"{value:.3g}")
+    if value is None:
+        return NONE
+    return signed(f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}")
 
 
 def _no_minus_zero(value: float, digits: int) -> float:

@@ -2,7 +2,6 @@
 (function () {
   const root = document.documentElement;
   const NARROW = 480; // pixels of a chart
-  const PRINTED = 680; // pixels between the margins of a sheet
 
   // What went wrong is counted where a reader, or a test, can see it.
   function fault(text) {
@@ -38,7 +37,7 @@
 
   function draw(chart) {
     const box = document.getElementById(chart.id);
-    const width = printing ? Math.min(box.clientWidth, PRINTED) : box.clientWidth;
+    const width = box.clientWidth;
     if (!width) return;
     const narrow = width < NARROW;
     const data = chart.data.map((trace, i) => Object.assign({}, trace, (narrow && chart.narrow[i]) || {}));
@@ -75,10 +74,12 @@
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   window.addEventListener("beforeprint", () => {
     printing = true;
+    root.classList.add("printing"); // see page.css: its colours and widths are those of paper
     drawAll();
   });
   window.addEventListener("afterprint", () => {
     printing = false;
+    root.classList.remove("printing");
     drawAll();
   });
 

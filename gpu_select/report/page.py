@@ -143,9 +143,13 @@ def _short(path: str) -> str:
 def _document(title: str, body: Html, sheet: Figures, library: str) -> str:
     page_js, css = inline_script(_resource("page.js")), _resource("page.css")
     scripts = [inline_script(library), page_js] if sheet.charts else [page_js]
-    # only scripts of these very bytes run, and nothing may be fetched; plotly sets styles itself
+    # Only scripts of these very bytes run, and nothing may be fetched. Plotly sets styles itself, and before version 7
+    # it tries out a picture that it holds as data.
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
     head = [
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),

@@ -80,7 +80,7 @@ def read_tuning(path: str) -> Tuning:
         data_file=document.text("data_file"),
         encoder=document.text("encoder"),
         queries=document.count("queries"),
-        models=document.texts("models"),
+        models=document.texts("models", distinct=True),
         folds=document.count("folds"),
         seed=document.count("seed"),
         quality_weight=document.number("quality_weight", 0, 1),

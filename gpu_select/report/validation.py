@@ -187,7 +187,7 @@ def read_validation(path: str) -> Validation:
         data_file=document.text("data_file"),
         encoder=document.text("encoder"),
         queries=document.count("queries"),
-        models=document.texts("models"),
+        models=document.texts("models", distinct=True),
         in_training=left_out.count("in_training"),
         examples=left_out.texts("examples"),
         strategies=tuple(strategies),

@@ -148,6 +148,11 @@ def test_what_may_be_unknown_may_be_null(validation, save):
     assert read.confidence[0].bins[1].margin == (None, None)
 
 
+def test_examples_may_be_alike_as_they_are_cut(validation, save):
+    validation["left_out"]["examples"] = ["What is", "What is"]
+    assert read_validation(save(validation)).examples == ("What is", "What is")
+
+
 def test_unknown_fields_are_for_later_versions(validation, save):
     validation["strategies"][0]["novelty"] = {"deep": [1]}
     assert read_validation(save(validation)).strategies[0].name == "oracle"

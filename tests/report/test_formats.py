@@ -23,6 +23,7 @@ from gpu_select.report import formats
         (formats.usd, 0.2, "0.200"),
         (formats.usd, 0.0, "0"),
         (formats.usd, 1234.5, "1,234"),
+        (formats.margin, 1658.3, "1,658"),
         (formats.margin, -0.00312, "\u22120.00312"),
     ],
 )

@@ -44,7 +44,8 @@ def test_the_policy_lets_exactly_these_scripts_run_and_nothing_be_fetched(page, 
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == "'none'"
     assert rules["base-uri"] == rules["form-action"] == "'none'"
-    assert set(rules) == {"default-src", "script-src", "style-src", "base-uri", "form-action"}
+    assert set(rules) == {"default-src", "script-src", "style-src", "img-src", "base-uri", "form-action"}
+    assert rules["img-src"] == "data:"
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
     hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts}
     assert len(scripts) == 2

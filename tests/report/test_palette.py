@@ -11,7 +11,7 @@ import pytest
 from gpu_select.report.palette import N_FILLS, Palette
 
 CSS = resources.files("gpu_select.report").joinpath("page.css").read_text(encoding="utf-8")
-LIGHT, DARK = re.findall(r":root \{([^}]*)\}", CSS)
+LIGHT, DARK = re.findall(r":root(?:\S+)? \{([^}]*)\}", CSS)
 
 # Viénot, Brettel and Mollon (1999), in linear RGB: what a person without red or green cones sees
 BLINDNESS = {
