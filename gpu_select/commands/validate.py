@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "validate"]
 
 _BLOCK_ROWS = 8192
-_NAME_WIDTH = 34
+_NAME_WIDTH = 31
 _SHOWN_MODELS = 5
 
 
@@ -129,9 +129,8 @@ def _without_training_queries(
         try:
             parts.append(unpack_digests(packed))
         except ValueError as error:
-            raise FileFormatError(
-                artifact.path, "gpu_select.data.query_digests", "what train writes there", str(error)
-            ) from error
+            where = "gpu_select.data.query_digests"
+            raise FileFormatError(artifact.path, where, "what train writes there", brief(packed)) from error
     if not parts:
         return table, [], False
     seen_Q = np.isin(query_digests(table.queries), np.concatenate(parts))
@@ -216,9 +215,9 @@ def _print_table(found: Validation) -> None:
     width = min(_NAME_WIDTH, max(len(s.name) for s in strategies))
     with_cost = any(s.mean_cost_usd is not None for s in strategies)
     click.echo(f"{len(found.table.queries)} queries x {len(found.table.models)} models")
+    cost_title = f"{'$/1000':>9}" if with_cost else ""
     click.echo(
-        f"{'strategy':{width}}  quality  95 % interval   latency {'  $/1000' if with_cost else ''}"
-        f"   best  vs best single               of gap"
+        f"{'strategy':{width}}  quality  95 % interval   latency{cost_title}    best  {'vs best single':27}   of gap"
     )
     for s in strategies:
         latency = "-" if s.mean_latency_s is None else f"{s.mean_latency_s:.2f}s"
@@ -227,7 +226,7 @@ def _print_table(found: Validation) -> None:
         name = s.name if len(s.name) <= width else s.name[: width - 3] + "..."
         click.echo(
             f"{name:{width}}  {s.mean_quality:7.4f}  {s.ci95[0]:.4f}-{s.ci95[1]:.4f}  {latency:>8}"
-            f"{f'{cost:>8}' if with_cost else ''}  {s.best_rate:6.1%}  {_gain(found, s):27}  {gap:>7}"
+            f"{f'{cost:>9}' if with_cost else ''}  {s.best_rate:6.1%}  {_gain(found, s):27}  {gap:>7}"
         )
 
 
@@ -244,8 +243,9 @@ def _print_notes(found: Validation, selectors: list[str], *, from_training: bool
     """What the comparisons that matter say, and what the rows of the table mean."""
     for name in selectors:
         versus = [found.difference(name, other) for other in (found.best_single, "per-domain")]
-        click.echo(f"{name}: " + ", ".join(_verdict(comparison) for comparison in versus if comparison is not None))
+        click.echo(f"{name}: " + "; ".join(_verdict(comparison) for comparison in versus if comparison is not None))
     source = "the training data" if from_training else "the other queries of this file"
+    click.echo("best: how often the choice is a best model; of gap: how far from best single model to oracle")
     click.echo(f"per-domain: the best model of each domain on {source}; random: its expectation")
     if not is_checked:
         click.echo("the files do not name their training queries: whether some are among these cannot be checked")

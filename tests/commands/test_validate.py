@@ -11,7 +11,7 @@ from gpu_select.commands.validate import command
 from gpu_select.encoder import Encoder
 from gpu_select.simulation import MODEL_NAMES
 
-SELECTORS = ["knn", "kmeans", "svm"]
+SELECTORS = ["knn", "kmeans", "svm", "mlp"]
 
 
 @pytest.fixture
@@ -28,6 +28,17 @@ def validate(cli, data_dir, models_dir, tiny_encoder_path, tmp_path):
 
 def by_name(document: dict) -> dict[str, dict]:
     return {strategy["name"]: strategy for strategy in document["strategies"]}
+
+
+def difference(document: dict, a: str, b: str) -> dict:
+    """The comparison of two strategies, whichever comes first."""
+    for found in document["comparisons"]:
+        if (found["a"], found["b"]) == (a, b):
+            return found
+        if (found["a"], found["b"]) == (b, a):
+            low, high = found["ci95"]
+            return {"difference": -found["difference"], "ci95": [-high, -low]}
+    raise AssertionError(f"no comparison of {a} and {b}")
 
 
 def records(path: Path) -> list[dict]:
@@ -55,13 +66,20 @@ def test_the_documented_options():
 def test_the_json_has_the_documented_shape(validate):
     done, document = validate()
     assert done.status == 0
-    assert list(document) == ["queries", "models", "strategies"]
-    assert document["queries"] == 60
+    assert (document["format"], document["version"]) == ("gpu_select.validation", 1)
+    assert (document["queries"], document["encoder"]) == (60, "tiny-bert")
+    assert document["left_out"] == {"in_training": 0, "examples": []}
     assert document["models"] == list(MODEL_NAMES)
     names = [strategy["name"] for strategy in document["strategies"]]
-    assert names[:4] == ["oracle", *SELECTORS]
-    assert sorted(names[4:9]) == [f"always:{name}" for name in MODEL_NAMES]
-    assert names[9:] == ["per-domain", "random"]
+    assert names[:5] == ["oracle", *SELECTORS]
+    assert sorted(names[5:10]) == [f"always:{name}" for name in MODEL_NAMES]
+    assert names[10] == "per-domain"
+    assert names[11].startswith("fastest:")
+    assert names[12:] == ["random"]
+    assert len(document["comparisons"]) == 13 * 12 / 2
+    assert sum(row["queries"] for row in document["domains"]) == 60
+    assert [(c["strategy"], c["against"]) for c in document["curves"]] == [(name, "latency") for name in SELECTORS]
+    assert [entry["strategy"] for entry in document["confidence"]] == SELECTORS
     for strategy in document["strategies"]:
         assert {"name", "mean_quality", "mean_latency_s", "best_rate", "ci95"} <= set(strategy)
         low, high = strategy["ci95"]
@@ -105,16 +123,58 @@ def test_a_selector_is_judged_by_what_route_decides(validate, cli, models_dir, d
 def test_the_table_shows_every_strategy(validate):
     done, document = validate()
     lines = done.out.splitlines()
-    assert lines[0] == "60 queries"
+    assert lines[0] == "60 queries x 5 models"
     assert lines[1].split() == [
-        *("strategy", "quality", "95", "%", "interval", "latency", "best", "rate"),
-        *("vs", "random", "vs", "best", "single"),
+        *("strategy", "quality", "95", "%", "interval", "latency", "best"),
+        *("vs", "best", "single", "of", "gap"),
     ]
+    single = next(name for name in by_name(document) if name.startswith("always:"))
     for line, strategy in zip(lines[2:], document["strategies"], strict=False):
-        assert line.split()[:2] == [strategy["name"], f"{strategy['mean_quality']:.4f}"]
-        assert f"{strategy['gain_over_random']:+.4f}" in line
-        assert f"{strategy['best_rate']:.1%}" in line
+        low, high = strategy["ci95"]
+        assert line.split()[:3] == [strategy["name"], f"{strategy['mean_quality']:.4f}", f"{low:.4f}-{high:.4f}"]
+        assert f" {strategy['best_rate']:.1%} " in line
+        assert line.endswith(f"{strategy['gap_share']:.1%}")
+        if strategy["name"] == single:
+            assert line.split()[-2] == "-"
+        else:
+            low, high = difference(document, strategy["name"], single)["ci95"]
+            assert f"{strategy['gain_over_best_single']:+.4f} [{low:+.4f}, {high:+.4f}]" in line
+    for line, name in zip(lines[15:19], SELECTORS, strict=True):
+        assert line.startswith(f"{name}: ")
     assert lines[-1] == "per-domain: the best model of each domain on the training data; random: its expectation"
+
+
+def test_a_verdict_says_whether_the_interval_excludes_zero(validate):
+    done, document = validate()
+    single = next(name for name in by_name(document) if name.startswith("always:"))
+    for line in done.out.splitlines()[15:19]:
+        name, _, verdicts = line.partition(": ")
+        for verdict, other in zip(verdicts.split("; "), (single, "per-domain"), strict=False):
+            found = difference(document, name, other)
+            low, high = found["ci95"]
+            if low > 0 or high < 0:
+                word = "better" if low > 0 else "worse"
+                assert verdict.startswith(f"{word} than {other} by {abs(found['difference']):.4f} [{low:+.4f}")
+            else:
+                assert verdict == f"not distinguishable from {other} ({found['difference']:+.4f})"
+
+
+def test_lines_stay_narrow(validate, data_dir, models_dir, write_lines, tmp_path):
+    long = "meta-llama/Meta-Llama-3.1-405B-Instruct-Turbo"
+    rows = records(data_dir / "held_out.jsonl")
+    for row in rows:
+        row.update(cost=1e-4, model_name=row["model_name"].replace("sim-math-7b", long))
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    content = (models_dir / "knn_model.json").read_text()
+    (folder / "knn_model.json").write_text(content.replace("sim-math-7b", long))
+    done, document = validate(models=folder, data=write_lines(tmp_path / "long.jsonl", rows))
+    assert done.status == 0, done.err
+    table = done.out.splitlines()[1 : len(document["strategies"]) + 2]
+    assert "$/1000" in table[0]
+    assert max(map(len, table)) <= 120
+    assert any(line.startswith(f"always:{long}"[:28] + "...  ") for line in table)
+    assert f"always:{long}" in by_name(document)
 
 
 def test_without_json_nothing_is_written(cli, data_dir, models_dir, tiny_encoder_path, tmp_path, monkeypatch):
@@ -163,9 +223,11 @@ def test_files_of_other_programs_validate_too(validate, models_dir, tmp_path):
     assert done.status == 0
     theirs = by_name(document)
     assert {name: theirs[name] for name in SELECTORS} == {name: ours[name] for name in SELECTORS}
+    last_of_all = "the files do not name their training queries: whether some are among these cannot be checked"
+    assert done.out.splitlines()[-1] == last_of_all
     # nobody told which model did best in training: each query's domain without the query itself
     last = "per-domain: the best model of each domain on the other queries of this file; random: its expectation"
-    assert done.out.splitlines()[-1] == last
+    assert done.out.splitlines()[-2] == last
     assert theirs["per-domain"] != ours["per-domain"]
 
 
@@ -260,3 +322,155 @@ def test_wrong_usage_is_status_two(cli, arguments):
     done = cli("validate", *arguments)
     assert done.status == 2
     assert done.err.startswith("Usage: gpu-select validate ")
+
+
+def test_a_curve_starts_at_the_selectors_own_decisions(validate):
+    document = validate()[1]
+    for found in document["curves"]:
+        first, last = found["points"][0], found["points"][-1]
+        strategy = by_name(document)[found["strategy"]]
+        assert first["weight"] == 1
+        assert first["quality"] == pytest.approx(strategy["mean_quality"])
+        assert first["latency_s"] == pytest.approx(strategy["mean_latency_s"])
+        assert first["shares"] == pytest.approx(strategy["shares"])
+        (alone,) = (name for name, share in last["shares"].items() if share)  # the fastest that it may choose
+        assert last["latency_s"] == pytest.approx(by_name(document)[f"always:{alone}"]["mean_latency_s"])
+        assert last["latency_s"] < first["latency_s"]
+
+
+# --- queries that were in training ---
+
+
+@pytest.fixture
+def leaky(data_dir, write_lines, tmp_path):
+    """The held-out records and those of seven training queries, written a little differently."""
+    seen = records(data_dir / "train.jsonl")[:35]
+    for row in seen:
+        row["query"] = f"  {row['query'].upper()}\n"
+    return write_lines(tmp_path / "leaky.jsonl", [*seen, *records(data_dir / "held_out.jsonl")])
+
+
+def test_queries_of_the_training_data_are_named_and_left_out(validate, leaky):
+    done, document = validate(data=leaky)
+    assert done.status == 0
+    first = document["left_out"]["examples"][0]
+    assert document["left_out"]["in_training"] == 7
+    assert len(document["left_out"]["examples"]) == 5
+    assert f"warning: {leaky}: 7 of 67 queries were in training, such as " in done.err
+    assert " ".join(first.split())[:30] in done.err
+    assert "they are left out (--keep-training-queries keeps them)\n" in done.err
+    assert document["queries"] == 60
+    clean = validate()[1]
+    assert document["strategies"] == clean["strategies"]
+    assert document["curves"] == clean["curves"]
+
+
+def test_they_can_be_kept_with_a_warning(validate, leaky):
+    done, document = validate("--keep-training-queries", data=leaky)
+    assert done.status == 0
+    assert document["queries"] == 67
+    assert document["left_out"] == {"in_training": 0, "examples": []}
+    assert f"warning: {leaky}: 7 of 67 queries were in training, such as " in done.err
+    assert "; they are kept, and flatter the selectors\n" in done.err
+
+
+def test_nothing_but_training_queries_is_an_error(validate, data_dir):
+    done, document = validate(data=data_dir / "train.jsonl")
+    check_failed(
+        done, document, "train.jsonl: all 120 queries were in training; validate on queries that were held out"
+    )
+    assert "--keep-training-queries" in done.err
+    assert validate("--keep-training-queries", data=data_dir / "train.jsonl")[1]["queries"] == 120
+
+
+def test_a_query_that_any_of_the_files_knows_is_left_out(validate, models_dir, leaky, tmp_path):
+    folder = foreign(models_dir, tmp_path / "mixed", ["knn", "kmeans"])
+    shutil.copy(models_dir / "svm_model.json", folder)
+    assert validate(models=folder, data=leaky)[1]["left_out"]["in_training"] == 7
+    shutil.rmtree(folder)
+    done, document = validate(models=foreign(models_dir, tmp_path / "mixed", ["knn"]), data=leaky)
+    assert document["left_out"]["in_training"] == 0
+    assert "in training" not in done.err
+
+
+def test_digests_that_are_none_are_an_error(validate, models_dir, tmp_path):
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    document = json.loads((models_dir / "knn_model.json").read_bytes())
+    document["gpu_select"]["data"]["query_digests"] = "?"
+    (folder / "knn_model.json").write_text(json.dumps(document))
+    text = "knn_model.json: gpu_select.data.query_digests: expected what train writes there, got '?'"
+    check_failed(*validate(models=folder), text)
+
+
+# --- costs ---
+
+
+def with_tokens(data_dir: Path) -> list[dict]:
+    """Held-out records with token counts that depend on the query and the model."""
+    rows = records(data_dir / "held_out.jsonl")
+    for i, row in enumerate(rows):
+        row["usage"] = {
+            "prompt_tokens": 100 + i % 7,
+            "completion_tokens": 50 * (1 + MODEL_NAMES.index(row["model_name"])),
+        }
+    return rows
+
+
+def prices_of(path: Path, names=MODEL_NAMES) -> Path:
+    lines = [
+        f"  {name}: {{pricing: {{prompt_per_1m: 1, completion_per_1m: {1 + i}}}}}\n" for i, name in enumerate(names)
+    ]
+    path.write_text("models:\n" + "".join(lines))
+    return path
+
+
+def test_prices_give_costs_and_curves(validate, data_dir, write_lines, tmp_path):
+    rows = with_tokens(data_dir)
+    data = write_lines(tmp_path / "data.jsonl", rows)
+    done, document = validate("--models-config", prices_of(tmp_path / "models.yaml"), data=data)
+    assert done.status == 0, done.err
+    assert "cost" not in done.err
+    for i, name in enumerate(MODEL_NAMES):
+        usages = [row["usage"] for row in rows if row["model_name"] == name]
+        cost = sum(u["prompt_tokens"] + (1 + i) * u["completion_tokens"] for u in usages) / len(usages) / 1e6
+        assert by_name(document)[f"always:{name}"]["mean_cost_usd"] == pytest.approx(cost)
+    assert f"cheapest:{MODEL_NAMES[0]}" in by_name(document)
+    assert [c["against"] for c in document["curves"]] == ["cost", "latency"] * len(SELECTORS)
+    lines = done.out.splitlines()
+    assert "$/1000" in lines[1]
+    assert f" {1000 * by_name(document)['oracle']['mean_cost_usd']:.4g} " in lines[2]
+
+
+def test_prices_without_token_counts_are_one_warning(validate, data_dir, tmp_path):
+    done, document = validate("--models-config", prices_of(tmp_path / "models.yaml"))
+    assert done.status == 0
+    assert done.err.count("cost") == 2
+    data = data_dir / "held_out.jsonl"
+    assert f"warning: no cost where these models are chosen: {data} has neither cost nor input_tokens and " in done.err
+    assert {strategy["mean_cost_usd"] for strategy in document["strategies"]} == {None}
+
+
+def test_a_model_without_a_price_is_named(validate, data_dir, write_lines, tmp_path):
+    data = write_lines(tmp_path / "data.jsonl", with_tokens(data_dir))
+    done, document = validate("--models-config", prices_of(tmp_path / "m.yaml", MODEL_NAMES[1:]), data=data)
+    assert done.status == 0
+    assert (
+        f"warning: no cost where these models are chosen: {tmp_path / 'm.yaml'} has no prices of {MODEL_NAMES[0]} "
+        f"(0 and 0 for a model that costs nothing)\n"
+    ) in done.err
+    found = by_name(document)
+    assert found[f"always:{MODEL_NAMES[0]}"]["mean_cost_usd"] is None
+    assert found[f"always:{MODEL_NAMES[1]}"]["mean_cost_usd"] > 0
+    assert found["random"]["mean_cost_usd"] is None
+    assert not any(name.startswith("cheapest:") for name in found)
+
+
+def test_a_bad_prices_file_is_one_line_before_anything_else(validate, tmp_path):
+    path = tmp_path / "models.yaml"
+    path.write_text("models:\n- {name: a, price: 3}\n")
+    text = f"error: {path}: models[0].price: unknown key; expected one of "
+    check_failed(*validate("--models-config", path, "--data-file", "nonesuch.jsonl"), text)
+    check_failed(
+        *validate("--models-config", tmp_path / "none.yaml"), f"cannot read {tmp_path / 'none.yaml'}: No such file"
+    )
