@@ -15,6 +15,7 @@ from gpu_select.yamlio import load_yaml
 __all__ = ["ModelConfig", "read_models"]
 
 _MAX_MODELS = 10_000
+_MAX_PROBLEMS = 20
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, token
 
@@ -82,7 +83,9 @@ class _Problems:
 
     def raise_if_any(self) -> None:
         if self._lines:
-            first, *others = self._lines
+            first, *others = self._lines[:_MAX_PROBLEMS]
+            if len(self._lines) > _MAX_PROBLEMS:
+                others.append(f"and {len(self._lines) - _MAX_PROBLEMS} more")
             raise ConfigError.joined([f"{self._path}: {first}", *others])
 
 
@@ -94,7 +97,8 @@ class _Section:
         self.problems = problems
         self._values: dict[str, Any] = {}
         self._known: list[str] = []
-        if isinstance(value, dict):
+        self._is_mapping = isinstance(value, dict)
+        if self._is_mapping:
             self._values = dict(value)
         else:
             problems.add(where, f"expected a mapping, got {_kind(value)}")
@@ -110,7 +114,7 @@ class _Section:
     def text(self, key: str, *, secret: bool = False, required: bool = False) -> str | None:
         """A text of one line that is not empty."""
         value = self.take(key)
-        if value is None and not required:
+        if value is None and not (required and self._is_mapping):
             return None
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
             got = _kind(value) if secret else brief(value)

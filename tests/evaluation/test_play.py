@@ -57,7 +57,7 @@ def test_the_cheapest_and_the_fastest_model_are_baselines():
 
 
 def test_without_the_price_of_one_model_nobody_is_the_cheapest():
-    table = table_of([[0.9, 0.5], [0.8, 0.5]], cost=[[0.3, NAN], [0.3, NAN]])
+    table = table_of([[0.9, 0.5], [0.8, 0.5]], cost=[[0.4, NAN], [0.2, NAN]])
     found = by_name(table, {"knn": [0, 1], "svm": [0, 0]})
     assert not any(name.startswith(("cheapest:", "fastest:")) for name in found)
     assert found["knn"].mean_cost_usd is None  # one of its models has no price

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpu_select.evaluation import resampling
-from gpu_select.evaluation.resampling import intervals
+from gpu_select.resampling import intervals
 
 NAN = float("nan")
 
