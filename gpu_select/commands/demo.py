@@ -34,17 +34,6 @@ def command(output_dir: str) -> None:
         output_dir=models,
         embedding_model="minilm",
         cache_dir=cache,
-        algorithm="all",
-        knn_k=5,
-        kmeans_clusters=8,
-        svm_kernel="rbf",
-        svm_gamma=1.0,
-        quality_weight=0.9,
-        batch_size=32,
-        device="auto",
-        dtype="auto",
-        limit=None,
-        seed=0,
         strict=True,
     )
     click.echo("[3/4] validating on held-out queries (simulated outcomes: they show the workflow, not real models)")

@@ -10,15 +10,19 @@ from typing import Any, TypeVar
 import click
 
 __all__ = [
+    "algorithm",
     "cache_dir",
     "data_file",
     "device",
     "embedding_model",
     "encoding",
+    "is_given",
     "models_dir",
     "names",
     "open_cache",
     "progress_bar",
+    "quality_weight",
+    "seed",
     "warn",
 ]
 
@@ -29,6 +33,29 @@ def data_file(function: _F) -> _F:
     """--data-file."""
     text = "Benchmark records, one JSON object a line; also .gz and .zst."
     return click.option("--data-file", required=True, metavar="FILE", help=text)(function)
+
+
+def algorithm(function: _F) -> _F:
+    """--algorithm, of those that can be trained."""
+    kinds = click.Choice(["all", "knn", "kmeans", "svm", "mlp"])
+    return click.option("--algorithm", type=kinds, default="all", show_default=True)(function)
+
+
+def quality_weight(function: _F) -> _F:
+    """--quality-weight."""
+    text = "w in utility = w * performance + (1 - w) * speed, 0 to 1."
+    return click.option("--quality-weight", default=0.9, show_default=True, help=text)(function)
+
+
+def seed(function: _F) -> _F:
+    """--seed."""
+    text = "The same seed gives the same files, byte for byte."
+    return click.option("--seed", default=0, show_default=True, help=text)(function)
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether a parameter's value comes from the command line, not from its default."""
+    return ctx.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
 
 
 def models_dir(function: _F) -> _F:

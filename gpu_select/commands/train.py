@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpu_select.commands import options
 
+if TYPE_CHECKING:
+    from gpu_select.evaluation import HeldOut
+
 __all__ = ["command", "train"]
+
+_SETTINGS = {
+    "knn_k": ("knn", "k"),
+    "kmeans_clusters": ("kmeans", "clusters"),
+    "svm_kernel": ("svm", "kernel"),
+    "svm_gamma": ("svm", "gamma"),
+    "quality_weight": ("quality_weight",),
+    "seed": ("seed",),
+}
+"""Where an option's value goes in a configuration."""
 
 
 @click.command(name="train")
@@ -17,28 +31,33 @@ __all__ = ["command", "train"]
 @click.option("--output-dir", default="models/", show_default=True, metavar="DIR", help="Where the files go.")
 @options.embedding_model("qwen3")
 @options.cache_dir(".cache/")
-@click.option("--algorithm", type=click.Choice(["all", "knn", "kmeans", "svm"]), default="all", show_default=True)
-@click.option("--knn-k", default=5, show_default=True, help="Rows that vote in KNN.")
+@options.algorithm
+@click.option("--config", metavar="FILE", help="Settings as `gpu-select tune` writes them; other options win over it.")
+@click.option("--knn-k", default=5, show_default=True, help="Queries that vote in KNN.")
 @click.option("--kmeans-clusters", default=8, show_default=True, help="Clusters at most.")
 @click.option("--svm-kernel", type=click.Choice(["rbf", "linear"]), default="rbf", show_default=True)
 @click.option("--svm-gamma", default=1.0, show_default=True, help="Width of the RBF kernel on unit vectors.")
-@click.option(
-    "--quality-weight",
-    default=0.9,
-    show_default=True,
-    help="w in utility = w * performance + (1 - w) * speed, 0 to 1.",
-)
+@options.quality_weight
 @click.option("--batch-size", default=32, show_default=True, help="Texts the encoder takes at once, at most.")
 @options.device
 @click.option("--limit", type=int, help="Use the first LIMIT distinct queries only.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same files, byte for byte.")
+@options.seed
 @click.option("--strict", is_flag=True, help="Stop at the first bad record instead of leaving it out.")
-def command(**settings: Any) -> None:
+@click.option("--no-check", is_flag=True, help="Leave out the check on held-out queries at the end.")
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> None:
     """Train selectors on benchmark records and write them as standard JSON files.
 
-    A record has query, category, model_name, performance (0 to 1) and response_time (seconds).
+    A record has query, category, model_name, performance (0 to 1) and response_time (seconds). At the end a fifth of
+    the queries is held out once, to see whether selectors with these settings gain anything.
     """
-    train(**settings)
+    settings: dict[str, Any] = {}
+    for name, place in _SETTINGS.items():
+        value = values.pop(name)
+        if options.is_given(ctx, name):
+            group = settings if len(place) == 1 else settings.setdefault(place[0], {})
+            group[place[-1]] = value
+    train(settings=settings, **values)
 
 
 def train(
@@ -47,26 +66,22 @@ def train(
     output_dir: str,
     embedding_model: str,
     cache_dir: str | None,
-    algorithm: str,
-    knn_k: int,
-    kmeans_clusters: int,
-    svm_kernel: Any,
-    svm_gamma: float,
-    quality_weight: float,
-    batch_size: int,
-    device: str,
-    dtype: Any,
-    limit: int | None,
-    seed: int,
-    strict: bool,
+    algorithm: str = "all",
+    config: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    dtype: Any = "auto",
+    limit: int | None = None,
+    strict: bool = False,
+    no_check: bool = False,
 ) -> None:
-    """Read, embed, fit, write. Nothing is written before everything is fitted."""
+    """Read, embed, fit, write, check. Nothing is written before everything is fitted."""
     from gpu_select import training
-    from gpu_select.encoder import embed, load_encoder, resolve_device
+    from gpu_select.commands.embedded import embed_records
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.features import build_features
+    from gpu_select.evaluation import check_held_out
     from gpu_select.files import check_writable
-    from gpu_select.records import read_outcomes
     from gpu_select.wire import ALGORITHMS, file_name, write_selector_file
 
     problems = [
@@ -74,47 +89,56 @@ def train(
         for name, value in (("batch-size", batch_size), ("limit", limit))
         if value is not None and value < 1
     ]
+    chosen = training.TrainOptions()
     try:
-        chosen = training.TrainOptions(knn_k, kmeans_clusters, svm_kernel, svm_gamma, quality_weight, seed)
+        if config is not None:
+            chosen = training.read_settings(config)
+        chosen = chosen.changed(settings or {})
     except ConfigError as error:
         problems.insert(0, str(error))
     if problems:
         raise ConfigError.joined(problems)
     if Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise OutputError(f"cannot write {output_dir}: it is a file, and a folder is expected")
-    target = resolve_device(device)
     check_writable(output_dir)
-    table, counts = read_outcomes(data_file, strict=strict, limit=limit)
-    for text in counts.warnings(data_file):
-        options.warn(text)
-
-    encoder = load_encoder(embedding_model, device=target, dtype=dtype)
-    with (
-        options.open_cache(cache_dir, encoder) as cache,
-        options.progress_bar("embedding", "query", len(table.queries)) as bar,
-    ):
-        embedded = embed(encoder, table.queries, batch_size=batch_size, cache=cache, progress=bar.update)
-    if embedded.n_truncated:
-        options.warn(f"{embedded.n_truncated} queries are longer than the encoder takes and were truncated")
-
-    import torch
-
-    domain_Q = torch.from_numpy(table.domain_indices())
-    features_QD = build_features(embedded.vectors, domain_Q).to(target)
+    data = embed_records(
+        data_file,
+        embedding_model=embedding_model,
+        cache_dir=cache_dir,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        limit=limit,
+        strict=strict,
+    )
     own = training.provenance(
-        encoder_name=encoder.name,
-        fingerprint=encoder.fingerprint,
-        dim=encoder.dim,
-        table=table,
-        counts=counts,
+        encoder_name=data.encoder.name,
+        fingerprint=data.encoder.fingerprint,
+        dim=data.encoder.dim,
+        table=data.table,
+        counts=data.counts,
         options=chosen,
     )
     wanted = ALGORITHMS if algorithm == "all" else (algorithm,)
-    with torch.inference_mode():
-        documents = {name: training.fit(name, features_QD, table, chosen, own) for name in wanted}
+    documents = {name: training.fit(name, data.features_QD, data.table, chosen, own) for name in wanted}
     for name, document in documents.items():
         write_selector_file(Path(output_dir) / file_name(name), document)
     click.echo(
-        f"trained {', '.join(wanted)} on {counts.queries} queries x {counts.models} models with encoder "
-        f"{encoder.name} -> {output_dir}"
+        f"trained {', '.join(wanted)} on {data.counts.queries} queries x {data.counts.models} models with encoder "
+        f"{data.encoder.name} -> {output_dir}"
     )
+    if not no_check:
+        for held_out in check_held_out(data.features_QD, data.table, chosen, wanted):
+            _report(held_out)
+
+
+def _report(held_out: HeldOut) -> None:
+    low, high = held_out.gain_ci95
+    line = (
+        f"{held_out.algorithm}: {held_out.gain:+.4f} ({low:+.4f} to {high:+.4f}) mean utility over always choosing "
+        f"{held_out.single}, on {held_out.queries} held-out queries"
+    )
+    if held_out.gain < 0:
+        options.warn(f"{line}: with these settings it loses; try the ones that `gpu-select tune` finds")
+    else:
+        click.echo(line)

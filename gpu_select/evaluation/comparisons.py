@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from gpu_select.evaluation.play import Play
-from gpu_select.evaluation.resampling import intervals
+from gpu_select.resampling import intervals
 
 __all__ = ["Comparison", "compare"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpu_select.evaluation.play import Play, Selection
-from gpu_select.evaluation.resampling import intervals
+from gpu_select.resampling import intervals
 
 __all__ = ["ConfidenceBin", "confidence"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu_select.evaluation.play import Kind, Play, play
-from gpu_select.evaluation.resampling import intervals
 from gpu_select.records import OutcomeTable
+from gpu_select.resampling import intervals
 
 __all__ = ["Strategy", "evaluate", "summarize"]
 

@@ -9,44 +9,80 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpu_select.training.utility import best_model, expected, mean_utility
+from gpu_select.training.estimate import Regression
+from gpu_select.training.points import as_centroids, as_points
+from gpu_select.training.settings import KMeansSettings
+from gpu_select.training.utility import Advantages, best_model, centred, group_sums
 from gpu_select.wire import KMeansFile
 
-__all__ = ["fit_centroids", "fit_kmeans"]
+__all__ = ["cluster_models", "fit_centroids", "fit_kmeans"]
 
-_N_INIT = 20
-"""Runs. With ten, two seeds of four ended 1.4 % above the best inertia known on 8 clusters of real queries."""
+_MOST_RUNS = 20
+"""With ten, two seeds of four ended 1.4 % above the best inertia known on 8 clusters of real queries."""
+_RUNS_TIMES_CLUSTERS = 200
+"""With more clusters one run comes closer to the others, and takes longer."""
 _MAX_ITERATIONS = 300
 _TOLERANCE = 1e-4
 
 
 def fit_kmeans(
-    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], *, n_clusters: int, seed: int
+    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: KMeansSettings, *, seed: int
 ) -> KMeansFile:
-    """Cluster the queries and give each cluster the model with the largest mean utility in it.
+    """Cluster the queries and give each cluster the model with the largest mean gain in it, shrunk.
 
     Args:
-        features_QD: (Q, D) float32.
+        features_QD: (Q, D) float32, on the device to train on.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
-        n_clusters: at most this many; never more than there are different queries.
-        seed: of the k-means++ draws.
+        settings: see there; never more clusters than there are different queries.
+        seed: of the k-means++ draws and the regression's landmarks.
     """
-    centroids_KD, cluster_Q, _ = fit_centroids(features_QD, n_clusters=n_clusters, seed=seed)
-    member_KQ = np.eye(len(centroids_KD))[:, cluster_Q.cpu().numpy()]
-    mean_M = mean_utility(utility_QM)
-    sum_KM, count_KM = member_KQ @ np.nan_to_num(utility_QM), member_KQ @ np.isfinite(utility_QM)
-    best_K = best_model(expected(sum_KM, count_KM, mean_M), mean_M)
-    return KMeansFile(centroids_KD.cpu().numpy(), [models[m] for m in best_K])
+    points_QD = as_points(features_QD, settings.domain_weight)
+    centers_KD, cluster_Q, _ = fit_centroids(points_QD, n_clusters=settings.clusters, seed=seed)
+    regression = Regression(points_QD, settings.gamma, seed=seed)
+    gains = centred(utility_QM)
+    fitted_QM = regression.fit(gains.gain_QM - gains.mean_M, settings.ridge).fitted_QM
+    best_K = cluster_models(gains, fitted_QM, cluster_Q.cpu().numpy(), len(centers_KD), settings.shrinkage)
+    return KMeansFile(as_centroids(centers_KD, settings.domain_weight).cpu().numpy(), [models[m] for m in best_K])
 
 
-def fit_centroids(features_QD: Tensor, *, n_clusters: int, seed: int) -> tuple[Tensor, Tensor, float]:
-    """The best of twenty runs of Lloyd's algorithm.
+def cluster_models(
+    gains: Advantages,
+    fitted_QM: NDArray[np.float64],
+    cluster_Q: NDArray[np.int64],
+    n_clusters: int,
+    shrinkage: float,
+) -> NDArray[np.int64]:
+    """(K,) the model of each cluster.
+
+    A cluster's mean gains are pulled to what a regression over all queries says of its queries, and that is pulled to
+    the models' means: a cluster of few queries chooses as its surroundings do.
+
+    Args:
+        gains: of the training queries.
+        fitted_QM: (Q, M), the regression's estimates of gains beyond the models' means.
+        cluster_Q: (Q,) the cluster of each query.
+        n_clusters: K.
+        shrinkage: outcomes that the regression counts for.
+
+    Source:
+        Agarwal et al. (2022), arXiv:2202.00858: hierarchical shrinkage; a regression takes the place of wider groups.
+    """
+    size_K = np.maximum(np.bincount(cluster_Q, minlength=n_clusters), 1)
+    around_KM = gains.mean_M + group_sums(fitted_QM, cluster_Q, n_clusters) / size_K[:, None]
+    return best_model(gains.of_groups(cluster_Q, around_KM, shrinkage), gains.mean_M)
+
+
+def fit_centroids(
+    features_QD: Tensor, *, n_clusters: int, seed: int, n_init: int | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """The best of several runs of Lloyd's algorithm.
 
     Args:
         features_QD: (Q, D) float32.
         n_clusters: K at most; reduced to the number of different rows.
         seed: the same seed gives the same clusters.
+        n_init: runs; by default 20 for few clusters, fewer for many, at least 3.
 
     Returns:
         (K, D) float32 centroids, (Q,) int64 clusters, and the inertia: the sum of squared distances.
@@ -54,13 +90,14 @@ def fit_centroids(features_QD: Tensor, *, n_clusters: int, seed: int) -> tuple[T
     Source:
         Lloyd (1982), doi:10.1109/TIT.1982.1056489; seeds by greedy k-means++, Arthur and Vassilvitskii (2007).
     """
+    n_init = n_init or max(3, min(_MOST_RUNS, _RUNS_TIMES_CLUSTERS // n_clusters))
     n_clusters = min(n_clusters, len(torch.unique(features_QD, dim=0)))
     norms_Q = features_QD.square().sum(dim=1)
     # the spread of the data makes the tolerance independent of its scale
     tolerance = _TOLERANCE * float(features_QD.var(dim=0, correction=0).mean())
     generator = torch.Generator().manual_seed(seed)
     best: tuple[Tensor, Tensor, float] | None = None
-    for _ in range(_N_INIT):
+    for _ in range(n_init):
         run = _lloyd(features_QD, norms_Q, _seeds(features_QD, norms_Q, n_clusters, generator), tolerance)
         if best is None or run[2] < best[2]:
             best = run

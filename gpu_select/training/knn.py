@@ -3,61 +3,65 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpu_select.training.utility import best_model, expected, mean_utility
+from gpu_select.training.estimate import Regression
+from gpu_select.training.points import as_points, as_rows
+from gpu_select.training.settings import KNNSettings
+from gpu_select.training.utility import best_model, centred
 from gpu_select.wire import KNNFile
 
-__all__ = ["fit_knn"]
-
-_MOST_NEIGHBORS = 50
-"""Queries whose outcomes make one estimate; with few queries, their square root. 50 to 100 do equally well on
-MMLU-Pro and on 14 mixed tasks (5-fold cross-validation), fewer are noise."""
+__all__ = ["fit_knn", "labels_of", "vote_weights"]
 
 _QUALITY_SCALE = 1000.0
 """A vote is 0.9 * quality + 0.1. The scale makes the constant, which would count rows, negligible; there is no cap."""
 
-_BLOCK_ELEMENTS = 1 << 25
 
-
-def fit_knn(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], *, n_neighbors: int) -> KNNFile:
+def fit_knn(
+    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: KNNSettings, *, seed: int
+) -> KNNFile:
     """Label each training query by expected utility, and let its row vote with what that label gains.
 
     A single outcome says little about a query: with graded or 0/1 scores most queries have several best models, and
-    which one wins is chance. So each query's utilities are first estimated from its nearest training queries (itself
-    included); the label is the model with the largest estimate, the weight its lead over the runner-up.
+    which one wins is chance. So each query's gains are first estimated by a regression over all other queries; the
+    label is the model with the largest estimate, the weight its lead over the runner-up.
 
     Args:
-        features_QD: (Q, D) float32.
+        features_QD: (Q, D) float32, on the device to train on.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
-        n_neighbors: the file's k, the number of rows that vote.
+        settings: see there.
+        seed: of the regression's landmarks.
 
     Source:
-        Wilson (1972), doi:10.1109/TSMC.1972.4309137: editing training labels by their neighbours; here with expected
+        Wilson (1972), doi:10.1109/TSMC.1972.4309137: editing training labels by other rows; here with expected
         utilities in place of class counts.
     """
-    mean_M = mean_utility(utility_QM)
-    n_estimate = max(1, min(_MOST_NEIGHBORS, round(len(features_QD) ** 0.5)))
-    device = features_QD.device
-    filled_QM = torch.from_numpy(np.nan_to_num(utility_QM)).float().to(device)
-    known_QM = torch.from_numpy(np.isfinite(utility_QM)).float().to(device)
-    norms_Q = features_QD.double().square().sum(dim=1).float() if device.type != "mps" else features_QD.square().sum(1)
-    sums, counts = [], []
-    for block_bD in torch.split(features_QD, max(1, _BLOCK_ELEMENTS // len(features_QD))):
-        near_bk = torch.addmm(norms_Q, block_bD, features_QD.T, alpha=-2).topk(n_estimate, largest=False).indices
-        sums.append(filled_QM[near_bk].sum(dim=1).cpu())
-        counts.append(known_QM[near_bk].sum(dim=1).cpu())
-    estimate_QM = expected(torch.cat(sums).double().numpy(), torch.cat(counts).double().numpy(), mean_M)
-    label_Q = best_model(estimate_QM, mean_M)
-    ranked_QM = np.sort(estimate_QM, axis=1)
-    lead_Q = ranked_QM[:, -1] - (ranked_QM[:, -2] if len(models) > 1 else 0.0)
+    gains = centred(utility_QM)
+    regression = Regression(as_points(features_QD, settings.domain_weight), settings.gamma, seed=seed)
+    estimate = regression.fit(gains.gain_QM - gains.mean_M, settings.ridge)
+    label_Q, lead_Q = labels_of(gains.mean_M + estimate.held_out_QM, gains.mean_M)
     return KNNFile(
-        k=n_neighbors,
-        embeddings_ND=features_QD.cpu().numpy(),
+        k=settings.k,
+        embeddings_ND=as_rows(features_QD, settings.domain_weight).cpu().numpy(),
         labels=[models[m] for m in label_Q],
         # six decimals of a thousandth: shorter files, the same decisions
         qualities_N=np.round(_QUALITY_SCALE * lead_Q, 6),
     )
+
+
+def labels_of(
+    expected_QM: NDArray[np.float64], mean_M: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(Q,) the model with the largest expected gain on each query, and (Q,) its lead over the next one."""
+    label_Q = best_model(expected_QM, mean_M)
+    if expected_QM.shape[1] == 1:
+        return label_Q, np.zeros(len(label_Q))
+    ranked_QM = np.sort(expected_QM, axis=1)
+    return label_Q, ranked_QM[:, -1] - ranked_QM[:, -2]
+
+
+def vote_weights(lead_Q: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q,) what a row's vote counts in a file that `fit_knn` writes: the engine's rule, without latencies."""
+    return 0.9 * np.maximum(_QUALITY_SCALE * lead_Q, 0.01) + 0.1

@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_select.training.points import as_points, as_rows
+from gpu_select.training.settings import SVMSettings
 from gpu_select.training.smo import Kernel, solve
-from gpu_select.training.utility import advantages
+from gpu_select.training.utility import SHRINKAGE, centred
 from gpu_select.wire import LinearClassifier, RBFClassifier, SVMFile
 
-__all__ = ["fit_svm"]
-
-_C = 1.0
+__all__ = ["Problems", "fit_svm", "problems", "unit_points"]
 
 
-def fit_svm(
-    features_QD: Tensor,
-    models: list[str],
-    utility_QM: NDArray[np.float64],
-    *,
-    kernel: Literal["rbf", "linear"],
-    gamma: float,
-) -> SVMFile:
+def fit_svm(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: SVMSettings) -> SVMFile:
     """Train, for each model, a machine that separates queries where it gains from those where it loses.
 
     A query's sign is that of the model's advantage over the mean of the query's outcomes, its weight the advantage's
-    size: queries on which all models do alike weigh nothing, and a query that nobody else answers weighs most. C = 1.
-    A machine's values come near 1 or -1 whatever is at stake. So they are multiplied by the root mean square of the
-    model's advantages: where several models gain, the one that gains more is chosen.
+    size: queries on which all models do alike weigh nothing, and a query that nobody else answers weighs most.
 
     Args:
         features_QD: (Q, D) float32; scaled to unit norm here, as the engine does with queries.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
-        kernel: "rbf" or "linear".
-        gamma: of the RBF kernel.
+        settings: see there.
     """
-    unit_QD = features_QD / torch.linalg.vector_norm(features_QD, dim=1, keepdim=True).clamp(min=1e-10)
-    gain_MQ = torch.from_numpy(advantages(utility_QM).T.copy())
-    gain_MQ = gain_MQ.to(unit_QD.device, torch.float32 if unit_QD.device.type == "mps" else torch.float64)
-    sign_MQ = torch.where(gain_MQ >= 0, 1.0, -1.0)
-    beta_MQ, rho_M = solve(Kernel(unit_QD, gamma if kernel == "rbf" else None), sign_MQ, _C * gain_MQ.abs())
-    answered_M = torch.from_numpy(np.isfinite(utility_QM).sum(axis=0)).clamp(min=1)
-    stake_M = (gain_MQ.cpu().double().square().sum(dim=1) / answered_M).sqrt()
-    beta_MQ, rho_M, unit_QD = beta_MQ.cpu() * stake_M[:, None], rho_M.cpu() * stake_M, unit_QD.cpu()
-    if kernel == "linear":
-        weights_MD = beta_MQ @ unit_QD.double()
+    points_QD = unit_points(features_QD, settings.domain_weight)
+    todo = problems(utility_QM, points_QD)
+    kernel = Kernel(points_QD, settings.gamma if settings.kernel == "rbf" else None)
+    beta_MQ, rho_M = solve(kernel, todo.sign_MQ, settings.c * todo.weight_MQ)
+    beta_MQ, rho_M = todo.comparable(beta_MQ, rho_M)
+    rows_QD = as_rows(unit_points(features_QD, 1.0), settings.domain_weight).cpu()
+    if settings.kernel == "linear":
+        weights_MD = beta_MQ @ rows_QD.double()
         linear = [LinearClassifier(name, weights_MD[m].numpy(), float(rho_M[m])) for m, name in enumerate(models)]
-        return SVMFile(models, "Linear", gamma, linear_classifiers=linear)
+        return SVMFile(models, "Linear", settings.gamma, linear_classifiers=linear)
+    # rows whose one-hot was rescaled are not of unit norm: all distances grow alike
+    beta_MQ *= math.exp(settings.gamma * (1 - settings.domain_weight) ** 2 / 2)
     classifiers = []
     for m, name in enumerate(models):
         support = (beta_MQ[m] != 0).nonzero().squeeze(1)
         if not len(support):  # a constant decision still needs one row in the file
             support = torch.zeros(1, dtype=torch.int64)
-        vectors_SD = unit_QD[support].numpy()
-        classifiers.append(RBFClassifier(name, beta_MQ[m, support].numpy(), vectors_SD, float(rho_M[m]), gamma))
-    return SVMFile(models, "Rbf", gamma, rbf_classifiers=classifiers)
+        vectors_SD = rows_QD[support].numpy()
+        classifiers.append(
+            RBFClassifier(name, beta_MQ[m, support].numpy(), vectors_SD, float(rho_M[m]), settings.gamma)
+        )
+    return SVMFile(models, "Rbf", settings.gamma, rbf_classifiers=classifiers)
+
+
+def unit_points(features_QD: Tensor, domain_weight: float) -> Tensor:
+    """Features at unit norm, then with the domain weighted."""
+    norms_Q1 = torch.linalg.vector_norm(features_QD, dim=1, keepdim=True)
+    return as_points(features_QD / norms_Q1.clamp(min=1e-10), domain_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """What M machines have to learn."""
+
+    sign_MQ: Tensor
+    """1 where the model gains, -1 where it loses."""
+    weight_MQ: Tensor
+    """What is at stake; 0 where there is no outcome."""
+    stake_M: Tensor
+    """Root mean square of a model's gains and losses, shrunk where few of them are known."""
+
+    def comparable(self, beta_MQ: Tensor, rho_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Solved machines in units of utility, on the CPU.
+
+        A machine's values come near 1 or -1 whatever is at stake. So they are multiplied by the root mean square of the
+        model's gains: where several models gain, the one that gains more is chosen. Few outcomes are believed less.
+        """
+        return beta_MQ.cpu().double() * self.stake_M[:, None], rho_M.cpu().double() * self.stake_M
+
+
+def problems(utility_QM: NDArray[np.float64], like: Tensor) -> Problems:
+    """The learning problems of a table of utilities, on the device of `like`."""
+    gain_QM = centred(utility_QM).gain_QM
+    known_M = np.isfinite(gain_QM).sum(axis=0)
+    gain_MQ = torch.from_numpy(np.nan_to_num(gain_QM).T.copy())
+    stake_M = (gain_MQ.square().sum(dim=1) / torch.from_numpy(known_M).clamp(min=1)).sqrt()
+    stake_M *= torch.from_numpy(known_M / (known_M + SHRINKAGE))
+    gain_MQ = gain_MQ.to(like.device, torch.float32 if like.device.type == "mps" else torch.float64)
+    return Problems(torch.where(gain_MQ >= 0, 1.0, -1.0), gain_MQ.abs(), stake_M)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpu_select.evaluation import resampling
+from gpu_select import resampling
 from gpu_select.resampling import intervals
 
 NAN = float("nan")
