@@ -120,11 +120,105 @@ def test_without_the_whole_kernel_matrix_the_result_is_the_same(name, kernel, mo
     beta, rho = fit(rows, sign, cost, GAMMAS[kernel], tolerance=1e-5)
     monkeypatch.setattr(smo, "_FULL_GRAM_ROWS", 0)
     monkeypatch.setattr(smo, "_BLOCK_ELEMENTS", 7 * len(rows))
-    assert Kernel(torch.from_numpy(rows), GAMMAS[kernel])._gram_QQ is None
+    assert Kernel(torch.from_numpy(rows), GAMMAS[kernel]).gram_QW is None
     by_rows, rho_by_rows = fit(rows, sign, cost, GAMMAS[kernel], tolerance=1e-5)
     np.testing.assert_allclose(
         queries @ by_rows.T - rho_by_rows, queries @ beta.T - rho, atol=2e-5 if kernel == "rbf" else 1e-4
     )
+
+
+@pytest.mark.parametrize("kernel", GAMMAS)
+@pytest.mark.parametrize("name", ["plain", "duplicates", "zero costs"])
+def test_working_sets_smaller_than_the_rows_give_the_same(name, kernel, monkeypatch):
+    rows, sign, cost = PROBLEMS[name]
+    queries = gram(problem(31, rows.shape[1], 1, 98)[0], rows, GAMMAS[kernel])
+    beta, rho = fit(rows, sign, cost, GAMMAS[kernel], tolerance=1e-5)
+    monkeypatch.setattr(smo, "_FULL_GRAM_ROWS", 0)
+    monkeypatch.setattr(smo, "_WORKING_ROWS", 64)
+    asked = []
+    compute = Kernel.rows
+    monkeypatch.setattr(Kernel, "rows", lambda kernel, index: asked.append(len(index)) or compute(kernel, index))
+    by_sets, rho_by_sets = fit(rows, sign, cost, GAMMAS[kernel], tolerance=1e-5)
+    assert max(asked) <= 64
+    assert sum(asked) > 64  # they were really exchanged
+    K = gram(rows, rows, GAMMAS[kernel])
+    assert max(gap(b, s, c, K) for b, s, c in zip(by_sets, sign, cost, strict=True)) <= 1e-5
+    np.testing.assert_allclose(
+        queries @ by_sets.T - rho_by_sets, queries @ beta.T - rho, atol=2e-5 if kernel == "rbf" else 1e-4
+    )
+
+
+@pytest.mark.parametrize("kernel", GAMMAS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_start_changes_the_result_by_no_more_than_the_tolerance(name, kernel):
+    rows, sign, cost = PROBLEMS[name]
+    K = gram(rows, rows, GAMMAS[kernel])
+    smaller, _ = fit(rows, sign, 0.1 * cost, GAMMAS[kernel])
+    anything = np.random.default_rng(9).standard_normal(cost.shape)
+    for start in (10 * smaller, anything, 1e6 * sign):
+        beta, _ = fit(rows, sign, cost, GAMMAS[kernel], start_PQ=torch.from_numpy(start))
+        for p in range(len(sign)):
+            check_feasible(beta[p], sign[p], cost[p])
+            assert gap(beta[p], sign[p], cost[p], K) <= 1e-4
+
+
+def test_a_start_at_the_solution_is_left_as_it_is():
+    rows, sign, cost = PROBLEMS["plain"]
+    beta, _ = fit(rows, sign, cost, 1.3)
+    again, _ = fit(rows, sign, cost, 1.3, start_PQ=torch.from_numpy(beta), tolerance=2e-4)
+    np.testing.assert_allclose(again, beta, atol=1e-9)
+
+
+@pytest.mark.parametrize("C", [1e-3, 1e3])
+def test_extreme_costs_stay_within_the_tolerance(C):
+    rows, sign, cost = problem(201, 7, 3, 10)
+    beta, _ = fit(rows, sign, C * cost, 2.0, tolerance=1e-3)
+    K = gram(rows, rows, 2.0)
+    for p in range(len(sign)):
+        check_feasible(beta[p] / C, sign[p], cost[p])
+        assert gap(beta[p], sign[p], C * cost[p], K) <= 1e-3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_problems_in_parts_are_those_solved_at_once(threads, monkeypatch):
+    rows, sign, cost = problem(67, 5, 41, 11)
+    monkeypatch.setattr(smo, "_CPU_STATE", 10**9)
+    monkeypatch.setattr(smo, "_CPU_PROBLEMS", 41)
+    once, rho = fit(rows, sign, cost, 1.3)
+    monkeypatch.setattr(smo, "_CPU_PROBLEMS", 3)
+    monkeypatch.setattr(smo, "_CPU_STATE", 7 * len(rows))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():  # as training runs it
+            parts, rho_parts = fit(rows, sign, cost, 1.3)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (parts == once).all()
+    assert (rho_parts == rho).all()
+
+
+def test_the_largest_of_each_row_is_found_in_any_lane():
+    x = torch.randn(7, 5 * smo._LANE)
+    assert (smo._argmax(x) == x.argmax(dim=1)).all()
+    x[3] = -torch.inf
+    assert smo._argmax(x)[3] == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kernel", GAMMAS)
+@pytest.mark.parametrize("full", [True, False])
+def test_a_gpu_keeps_the_tolerance(kernel, full, monkeypatch):
+    if not full:
+        monkeypatch.setattr(smo, "_FULL_GRAM_ROWS", 0)
+        monkeypatch.setattr(smo, "_WORKING_ROWS", 64)
+    rows, sign, cost = PROBLEMS["plain"]
+    on_gpu = [torch.from_numpy(x).cuda() for x in (rows, sign, cost)]
+    beta, _ = solve(Kernel(on_gpu[0], GAMMAS[kernel]), on_gpu[1], on_gpu[2])
+    K = gram(rows, rows, GAMMAS[kernel])
+    assert max(gap(b, s, c, K) for b, s, c in zip(beta.cpu().numpy(), sign, cost, strict=True)) <= 1e-4
 
 
 @pytest.mark.parametrize("kernel", GAMMAS)
