@@ -35,6 +35,7 @@ RANKS = {
     "simulation": 3,
     "training": 3,
     "evaluation": 4,
+    "holdout": 4,
     "logs": 4,
     "router": 4,
     "benchmark": 5,

@@ -11,7 +11,7 @@ import click
 from gpu_select.commands import options
 
 if TYPE_CHECKING:
-    from gpu_select.evaluation import HeldOut
+    from gpu_select.holdout import HeldOut
 
 __all__ = ["command", "train"]
 
@@ -80,8 +80,8 @@ def train(
     from gpu_select import training
     from gpu_select.commands.embedded import embed_records
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.evaluation import check_held_out
     from gpu_select.files import check_writable
+    from gpu_select.holdout import check_held_out
     from gpu_select.wire import ALGORITHMS, file_name, write_selector_file
 
     problems = [

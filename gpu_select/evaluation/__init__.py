@@ -5,7 +5,6 @@ from gpu_select.evaluation.comparisons import Comparison, compare
 from gpu_select.evaluation.confidence import ConfidenceBin, confidence
 from gpu_select.evaluation.curves import CurvePoint, curve
 from gpu_select.evaluation.document import Validation, validate
-from gpu_select.evaluation.holdout import HeldOut, check_held_out
 from gpu_select.evaluation.play import Play, Selection, play
 from gpu_select.evaluation.strategies import Strategy, evaluate, summarize
 
@@ -14,13 +13,11 @@ __all__ = [
     "ConfidenceBin",
     "CurvePoint",
     "DomainRow",
-    "HeldOut",
     "Play",
     "Selection",
     "Strategy",
     "Validation",
     "by_domain",
-    "check_held_out",
     "compare",
     "confidence",
     "curve",
