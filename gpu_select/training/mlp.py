@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpu_select.training.utility import advantages
 from gpu_select.wire import DropoutLayer, LinearLayer, MLPFile, MLPLayer, ReLULayer
 
 __all__ = ["MLPSettings", "fit_mlp", "fit_networks"]
@@ -22,8 +21,12 @@ _LEAST_STEPS = 16
 _LEAST_BATCH = 16
 _PRIOR_COUNT = 24.0
 """A model's mean advantage counts like so many outcomes without any, so that a few lucky ones do not take all."""
+_BELIEF = 0.1
+"""Weight of a choice among all models, where some outcomes of a query are only believed, beside one among the known."""
+_MOST_WEIGHT = 10.0
+"""Of a query with an outcome of a rarely scored model, beside one without."""
+_NEVER = -1e30
 _ROUNDS = 20
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ def fit_mlp(
         settings: see there.
         seed: the same one gives the same file; torch's global generators are left alone.
 
+    Missing outcomes: such a query's choice counts among the known ones, and a tenth of it among all, a missing one at
+    what query and model are worth by themselves. Queries with outcomes of rarely scored models weigh more.
+
     Source:
         Dudik, Langford and Li (2011), arXiv:1103.4601, policies by the value of their choices; Breiman (1996),
         doi:10.1007/BF00058655, committees whose members leave out a part of the data; Loshchilov and Hutter (2019),
@@ -107,15 +113,21 @@ def fit_networks(
     """
     device, (n_rows, dim) = features_QD.device, features_QD.shape
     generator = torch.Generator().manual_seed(seed)
-    advantage_QM = torch.from_numpy(_filled(utility_QM)).float()
-    trainer = _Trainer(settings, len(rows_PQ), dim, advantage_QM.shape[1], generator, device)
+    trainer = _Trainer(settings, len(rows_PQ), dim, utility_QM.shape[1], generator, device)
+    # what a problem may not learn from plays no part in its numbers either
+    gain_PQM, weight_PQ = torch.zeros((*rows_PQ.shape, utility_QM.shape[1])), torch.zeros(rows_PQ.shape)
+    for gain_QM, weight_Q, rows_Q in zip(gain_PQM, weight_PQ, rows_PQ, strict=True):
+        mine_QM = utility_QM[rows_Q.numpy()]
+        gain_QM[rows_Q] = torch.from_numpy(_gains(mine_QM)).float()
+        weight_Q[rows_Q] = torch.from_numpy(_weights(mine_QM)).float()
+    gain_PQM = gain_PQM.to(device)
+    missing_QM = torch.from_numpy(np.isnan(utility_QM))
+    holes_QM = missing_QM.to(device) if missing_QM.any() else None
     # each member leaves out one part of the queries
-    n_folds = max(settings.members, _LEAST_FOLDS)
-    fold_Q = torch.randperm(n_rows, generator=generator) % n_folds
+    fold_Q = torch.randperm(n_rows, generator=generator) % max(settings.members, _LEAST_FOLDS)
     learns_KQ = fold_Q != torch.arange(settings.members)[:, None]
-    weight_PKQ = (rows_PQ[:, None] & learns_KQ).float().to(device)
-    judged_PKQ = (rows_PQ[:, None] & ~learns_KQ).float().to(device)
-    advantage_QM = advantage_QM.to(device)
+    weight_PKQ = (weight_PQ[:, None] * learns_KQ).to(device)
+    held_out = [(fold_Q == k).nonzero()[:, 0].to(device) for k in range(settings.members)]
     # unit vectors as numbers of about 1, at which the usual initial weights and step sizes work
     scale = (dim / 2) ** 0.5
     x_QD = features_QD * scale
@@ -125,8 +137,9 @@ def fit_networks(
         order_Q = torch.randperm(n_rows, generator=generator).to(device)
         for step, rows_b in enumerate(torch.split(order_Q, batch)):
             remaining = 1 - (epoch * n_steps + step) / (settings.epochs * n_steps)
-            trainer.step(x_QD[rows_b], advantage_QM[rows_b], weight_PKQ[:, :, rows_b], remaining)
-        trainer.keep_best(_value(trainer, x_QD, advantage_QM, judged_PKQ))
+            holes_bM = None if holes_QM is None else holes_QM[rows_b]
+            trainer.step(x_QD[rows_b], gain_PQM[:, rows_b], holes_bM, weight_PKQ[:, :, rows_b], remaining)
+        trainer.keep_best(_value(trainer, x_QD, gain_PQM, holes_QM, held_out))
     return trainer.networks(scale)
 
 
@@ -170,23 +183,41 @@ class _Trainer:
     def _parameters(self) -> list[Tensor]:
         return [*self.weights, *self.biases]
 
-    def outputs(self, x_BD: Tensor, *, training: bool) -> Tensor:
-        """(P * K, B, M)."""
-        h_GBW = (x_BD @ self.weights[0]).view(len(x_BD), len(self.biases[0]), -1).transpose(0, 1) + self.biases[0]
+    def outputs(self, x_BD: Tensor) -> Tensor:
+        """(P * K, B, M) with units left out."""
+        h_BGW = (x_BD @ self.weights[0]).view(len(x_BD), *self.biases[0].shape[::2])
+        h_GBW: Tensor = h_BGW.transpose(0, 1) + self.biases[0]
         for weight_GIO, bias_G1O in zip(self.weights[1:], self.biases[1:], strict=True):
             h_GBW = h_GBW.relu()
-            if training and self.settings.dropout:
+            if self.settings.dropout:
                 kept_KBW = torch.rand((self.shape[1], *h_GBW.shape[1:]), generator=self.noise, device=h_GBW.device)
                 kept_KBW = (kept_KBW >= self.settings.dropout) / (1 - self.settings.dropout)
                 h_GBW = (h_GBW.view(*self.shape, *h_GBW.shape[1:]) * kept_KBW).view(h_GBW.shape)
             h_GBW = torch.baddbmm(bias_G1O, h_GBW, weight_GIO)
-        outputs_GBM: Tensor = h_GBW
-        return outputs_GBM
+        return h_GBW
 
-    def step(self, x_BD: Tensor, advantage_BM: Tensor, weight_PKB: Tensor, remaining: float) -> None:
-        odds_GBM = self.outputs(x_BD, training=True).softmax(dim=2)
-        gain_GB = (odds_GBM * advantage_BM).sum(dim=2)
-        loss = -(gain_GB * weight_PKB.flatten(0, 1)).sum() / len(x_BD)
+    @torch.no_grad()
+    def outputs_of_member(self, member: int, x_BD: Tensor) -> Tensor:
+        """(P, B, M) of one member of each committee, with all units."""
+        n_problems, n_members = self.shape
+        first_DPW = self.weights[0].view(len(self.weights[0]), n_problems, n_members, -1)[:, :, member]
+        h_BPW = (x_BD @ first_DPW.flatten(1)).view(len(x_BD), *first_DPW.shape[1:])
+        h_PBW: Tensor = h_BPW.transpose(0, 1) + self.biases[0][member::n_members]
+        for weight_GIO, bias_G1O in zip(self.weights[1:], self.biases[1:], strict=True):
+            h_PBW = torch.baddbmm(bias_G1O[member::n_members], h_PBW.relu(), weight_GIO[member::n_members])
+        return h_PBW
+
+    def step(
+        self, x_BD: Tensor, gain_PBM: Tensor, holes_BM: Tensor | None, weight_PKB: Tensor, remaining: float
+    ) -> None:
+        outputs_GBM = self.outputs(x_BD)
+        outputs_PKBM = outputs_GBM.view(*self.shape, *outputs_GBM.shape[1:])
+        gain_PKB = (outputs_PKBM.softmax(dim=3) * gain_PBM[:, None]).sum(dim=3)
+        if holes_BM is not None:
+            among_known_PKBM = outputs_PKBM.masked_fill(holes_BM, _NEVER).softmax(dim=3)
+            known_PKB = (among_known_PKBM * gain_PBM[:, None]).sum(dim=3)
+            gain_PKB = torch.where(holes_BM.any(dim=1), known_PKB + _BELIEF * gain_PKB, gain_PKB)
+        loss = -(gain_PKB * weight_PKB).sum() / len(x_BD)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * remaining
@@ -210,37 +241,45 @@ class _Trainer:
         """Each committee as one network: layers side by side, the last one the mean."""
         n_problems, n_members = self.shape
         weights, biases = self.best[: len(self.weights)], self.best[len(self.weights) :]
-        first_DPW = weights[0].view(len(weights[0]), n_problems, -1)
+        # (P, K, O, I), the first layer scaled for the features as they are
+        first = weights[0].view(len(weights[0]), n_problems, n_members, -1).permute(1, 2, 3, 0) * scale
+        others = [weight_GIO.view(*self.shape, *weight_GIO.shape[1:]).mT for weight_GIO in weights[1:]]
         out = []
         for p in range(n_problems):
-            mine = slice(p * n_members, (p + 1) * n_members)
-            layers = [((first_DPW[:, p] * scale).T.contiguous(), biases[0][mine].flatten())]
-            for weight_GIO, bias_G1O in zip(weights[1:], biases[1:], strict=True):
-                blocks_KOI = weight_GIO[mine].transpose(1, 2)
-                if weight_GIO is weights[-1]:
-                    weight_OI = blocks_KOI.transpose(0, 1).flatten(1) / n_members
-                    layers.append((weight_OI, bias_G1O[mine].mean(dim=0)[0]))
+            layers = []
+            for i, weight_PKOI in enumerate([first, *others]):
+                weight_KOI = weight_PKOI[p]
+                bias_KO = biases[i][p * n_members : (p + 1) * n_members, 0]
+                if i < len(others):
+                    bias_O = bias_KO.flatten()
+                    weight_OI = torch.block_diag(*weight_KOI) if i else weight_KOI.flatten(0, 1)  # type: ignore[no-untyped-call]
                 else:
-                    layers.append((torch.block_diag(*blocks_KOI), bias_G1O[mine].flatten()))  # type: ignore[no-untyped-call]
+                    bias_O = bias_KO.mean(dim=0)
+                    weight_OI = weight_KOI.transpose(0, 1).flatten(1) / n_members if i else weight_KOI.mean(dim=0)
+                layers.append((weight_OI, bias_O))
             out.append(Network(layers))
         return out
 
 
 @torch.no_grad()
-def _value(trainer: _Trainer, x_QD: Tensor, advantage_QM: Tensor, judged_PKQ: Tensor) -> Tensor:
-    """(P,) mean advantage of what each query's member chooses that has not learned from it."""
-    gains = []
-    for x_BD, advantage_BM in zip(torch.split(x_QD, _BLOCK), torch.split(advantage_QM, _BLOCK), strict=True):
-        chosen_GB = trainer.outputs(x_BD, training=False).argmax(dim=2)
-        gains.append(advantage_BM.expand(len(chosen_GB), -1, -1).gather(2, chosen_GB[:, :, None])[:, :, 0])
-    gain_PKQ = torch.cat(gains, dim=1).view(judged_PKQ.shape)
-    return (gain_PKQ * judged_PKQ).sum(dim=(1, 2)) / judged_PKQ.sum(dim=(1, 2)).clamp(min=1)
+def _value(
+    trainer: _Trainer, x_QD: Tensor, gain_PQM: Tensor, holes_QM: Tensor | None, held_out: list[Tensor]
+) -> Tensor:
+    """(P,) what is gained by the choices, among known outcomes, of the member that has not learned from a query."""
+    value_P = gain_PQM.new_zeros(len(gain_PQM))
+    for member, rows_B in enumerate(held_out):
+        outputs_PBM = trainer.outputs_of_member(member, x_QD[rows_B])
+        if holes_QM is not None:
+            outputs_PBM = outputs_PBM.masked_fill(holes_QM[rows_B], _NEVER)
+        chosen_PB1 = outputs_PBM.argmax(dim=2, keepdim=True)
+        value_P += gain_PQM[:, rows_B].gather(2, chosen_PB1).sum(dim=(1, 2))
+    return value_P
 
 
-def _filled(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q, M) advantages over the query's mean, of unit size; outcomes that are missing are their expectation.
+def _gains(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q, M) what choosing a model gains over the query's mean, of unit size; a missing outcome is its expectation.
 
-    That is the sum of what the query is worth and what the model is, as far as its outcomes tell.
+    That is the sum of what the query is worth and what the model is, as far as the known outcomes tell.
     """
     known_QM = np.isfinite(utility_QM)
     count_M = known_QM.sum(axis=0)
@@ -249,6 +288,19 @@ def _filled(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
     for _ in range(1 if known_QM.all() else _ROUNDS):
         query_Q1 = np.nanmean(utility_QM - model_M, axis=1, keepdims=True)
         model_M = np.nansum(utility_QM - query_Q1, axis=0) / (count_M + _PRIOR_COUNT)
-    filled_QM = advantages(np.where(known_QM, utility_QM, query_Q1 + model_M))
-    size = np.sqrt(np.mean(filled_QM**2))
-    return filled_QM / size if size > 0 else filled_QM
+    filled_QM = np.where(known_QM, utility_QM, query_Q1 + model_M)
+    gain_QM: NDArray[np.float64] = filled_QM - filled_QM.mean(axis=1, keepdims=True)
+    size = np.sqrt(np.mean(gain_QM**2)) if gain_QM.size else 0.0
+    return gain_QM / size if size > 1e-12 else np.zeros_like(gain_QM)
+
+
+def _weights(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q,) how much a query counts: more where a model has an outcome that has few, by the root of how few.
+
+    A model's share of the loss would else be so small that its outputs lag behind and it is never chosen.
+    """
+    known_QM = np.isfinite(utility_QM)
+    count_M = known_QM.sum(axis=0)
+    weight_M = np.sqrt(count_M.max(initial=0) / np.maximum(count_M, 1)).clip(max=_MOST_WEIGHT)
+    weight_Q: NDArray[np.float64] = np.where(known_QM, weight_M, 1.0).max(axis=1)
+    return weight_Q
