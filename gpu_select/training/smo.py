@@ -30,14 +30,14 @@ _MAX_ROUNDS = 200
 _MAX_ITERATIONS = 1_000_000
 """In one round, of each problem."""
 _CLOSEST = 1e-6
-"""Squared distances are taken to be at least this where a pair is chosen, as float32 has no better ones."""
+"""Squared distances are taken to be at least this for rows of unit norm, as float32 has no better ones."""
 
 
 class Kernel:
-    """Rows of a kernel matrix over unit vectors: exp(-gamma ||x - y||^2), or x . y when gamma is None.
+    """Rows of a kernel matrix: exp(-gamma ||x - y||^2), or x . y when gamma is None.
 
     Args:
-        features_QD: (Q, D) float32, rows of unit norm.
+        features_QD: (Q, D) float32, rows of norms about 1.
         gamma: width of the RBF kernel; None for the linear one.
     """
 
@@ -252,7 +252,8 @@ def _descended(
     beta_pW, lower_pW, upper_pW = (pad(x_PQ, (0, width - n_rows)) for x_PQ in (beta_PQ, lower_PQ, upper_PQ))
     cannot_grow_pW = torch.zeros_like(error_pW).masked_fill_(beta_pW >= upper_pW, -torch.inf)
     cannot_shrink_pW = torch.zeros_like(error_pW).masked_fill_(beta_pW <= lower_pW, torch.inf)
-    half_W = pad((0.5 * (diagonal_Q + 1 + _CLOSEST)).float(), (0, width - n_rows), value=1.0)
+    closest = _CLOSEST * diagonal_Q.amax().clamp(min=1.0)
+    half_W = pad((0.5 * (diagonal_Q + closest)).float(), (0, width - n_rows), value=1.0)
     start_p = width * live_p
     row_i_pW, row_j_pW, gap_pW, gain_pW = (torch.empty_like(error_pW) for _ in range(4))
     for iteration in range(_MAX_ITERATIONS):
@@ -277,12 +278,12 @@ def _descended(
                 open_p = open_p[open_p]
         torch.index_select(gram_QW, 0, i_p, out=row_i_pW)
         # the gain of a pair is gap^2 / (2 * curve): its root has the same maximum
-        torch.sub(half_W, row_i_pW, out=gain_pW)
+        torch.sub(half_W, row_i_pW, out=gain_pW).add_(half_W[i_p][:, None])
         j_p = _argmax(gain_pW.rsqrt_().mul_(gap_pW))
         torch.index_select(gram_QW, 0, j_p, out=row_j_pW)
         at_i_p, at_j_p = start_p + i_p, start_p + j_p
         curve_p = diagonal_Q[i_p] + diagonal_Q[j_p] - 2 * row_i_pW.view(-1)[at_j_p]
-        step_p = gap_pW.view(-1)[at_j_p] / curve_p.clamp_(min=_CLOSEST)
+        step_p = gap_pW.view(-1)[at_j_p] / curve_p.clamp_(min=closest)
         at_2p = torch.cat([at_i_p, at_j_p])
         beta_2p, lower_2p, upper_2p = (x_pW.view(-1)[at_2p] for x_pW in (beta_pW, lower_pW, upper_pW))
         n_open = len(i_p)

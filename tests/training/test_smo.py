@@ -74,6 +74,9 @@ PROBLEMS = {
     "small costs": (*problem(101, 6, 2, 4)[:2], np.full((2, 101), 1e-3)),
     "duplicates": with_duplicates(),
     "zero costs": with_zero_costs(),
+    "longer rows": (lambda rows, sign, cost: (rows * np.linspace(0, 3, 131, dtype=np.float32)[:, None], sign, cost))(
+        *problem(131, 9, 3, 12)
+    ),
     "unbalanced": (lambda rows, sign, cost: (rows, np.where(np.arange(120) < 5, 1.0, -1.0)[None], cost))(
         *problem(120, 8, 1, 7)
     ),
