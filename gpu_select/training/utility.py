@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from gpu_select.errors import ConfigError
 from gpu_select.records import OutcomeTable
 
-__all__ = ["SHRINKAGE", "Advantages", "advantages", "best_model", "centred", "domain_models", "group_sums", "utilities"]
+__all__ = ["SHRINKAGE", "Advantages", "best_model", "centred", "domain_models", "group_sums", "utilities"]
 
 SHRINKAGE = 24.0
 """Outcomes that the wider group's estimate counts for where a narrower group is estimated."""
-
-_MOST_TURNS = 200
-_SETTLED = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +89,8 @@ def centred(utility_QM: NDArray[np.float64]) -> Advantages:
     """Split utilities into what a query gives any model, what a model gains on average, and the rest.
 
     Models that answered other queries cannot be compared by their means: one may have had the easy ones. So
-    utility = query + model + rest is fitted to what is known, in turns. A model's mean gain is shrunk towards 0, the
-    average model, as if it had 24 more outcomes there: thirty lucky answers do not make the best model.
+    utility = query + model + rest is fitted to what is known. A model's mean gain is shrunk towards 0, the average
+    model, as if it had 24 more outcomes there: thirty lucky answers do not make the best model.
 
     Args:
         utility_QM: (Q, M), NaN where there is no outcome.
@@ -105,13 +102,13 @@ def centred(utility_QM: NDArray[np.float64]) -> Advantages:
     known_QM = np.isfinite(utility_QM)
     filled_QM = np.where(known_QM, utility_QM, 0.0)
     answers_Q, queries_M = np.maximum(known_QM.sum(axis=1), 1), known_QM.sum(axis=0)
-    mean_M = np.zeros(utility_QM.shape[1])
-    for _ in range(_MOST_TURNS):
-        query_Q = (filled_QM - known_QM * mean_M).sum(axis=1) / answers_Q
-        before_M, mean_M = mean_M, (filled_QM - known_QM * query_Q[:, None]).sum(axis=0) / (queries_M + SHRINKAGE)
-        if np.abs(mean_M - before_M).max() < _SETTLED:
-            break
-    query_Q = (filled_QM - known_QM * mean_M).sum(axis=1) / answers_Q
+    # the queries' parts are eliminated: left are as many equations as there are models
+    deviation_QM = filled_QM - known_QM * (filled_QM.sum(axis=1) / answers_Q)[:, None]
+    normal_MM = np.diag(queries_M + SHRINKAGE) - (known_QM / answers_Q[:, None]).T @ known_QM
+    solved_M = np.linalg.solve(normal_MM, deviation_QM.sum(axis=0))
+    query_Q = (filled_QM - known_QM * solved_M).sum(axis=1) / answers_Q
+    # the same once more, model by model: those of the same outcomes tie to the last bit
+    mean_M = (filled_QM - known_QM * query_Q[:, None]).sum(axis=0) / (queries_M + SHRINKAGE)
     return Advantages(np.where(known_QM, utility_QM - query_Q[:, None], np.nan), mean_M)
 
 
@@ -119,11 +116,6 @@ def best_model(expected_GM: NDArray[np.float64], mean_M: NDArray[np.float64]) ->
     """(G,) the model with the largest expected utility; at a tie the one that is better overall, then the first."""
     order_M = np.argsort(-mean_M, kind="stable")
     return np.asarray(order_M[expected_GM[:, order_M].argmax(axis=1)])
-
-
-def advantages(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q, M) what choosing a model gains (> 0) or loses (< 0) against the mean of the query's outcomes; else 0."""
-    return np.asarray(np.nan_to_num(utility_QM - np.nanmean(utility_QM, axis=1, keepdims=True), nan=0.0))
 
 
 def domain_models(table: OutcomeTable, utility_QM: NDArray[np.float64]) -> dict[str, str]:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpu_select.artifacts import selector_of
-from gpu_select.training.kmeans import fit_centroids, fit_kmeans
+from gpu_select.training import KMeansSettings
+from gpu_select.training.kmeans import cluster_models, fit_centroids, fit_kmeans
+from gpu_select.training.utility import centred
 
 NAN = float("nan")
 
@@ -112,10 +114,14 @@ def test_the_global_random_state_neither_matters_nor_changes():
 
 
 def cross(n_each: int = 12) -> tuple[torch.Tensor, np.ndarray]:
-    """Three clusters of rows far from each other, and the cluster of each row."""
+    """Features of three kinds of queries, each with a domain of its own, and the kind of each row."""
     owner = np.repeat(np.arange(3), n_each)
-    rows = 10 * np.eye(3, 5)[owner] + 0.1 * np.random.default_rng(0).standard_normal((len(owner), 5))
-    return torch.from_numpy(rows.astype(np.float32)), owner
+    rows = unit(np.eye(3, 5)[owner] + 0.05 * np.random.default_rng(0).standard_normal((len(owner), 5)))
+    return torch.from_numpy(np.hstack([rows, np.eye(14)[owner]]).astype(np.float32)), owner
+
+
+def fit(features, models, utility, *, seed: int = 0, **options):
+    return fit_kmeans(features, models, np.asarray(utility, dtype=float), KMeansSettings(**options), seed=seed)
 
 
 def decide(document, features) -> list[str]:
@@ -123,12 +129,13 @@ def decide(document, features) -> list[str]:
     return [selector.models[m] for m in selector(features).argmax(dim=1).tolist()]
 
 
-def test_each_cluster_gets_the_model_with_the_largest_mean_not_the_largest_sum():
+@pytest.mark.parametrize("weight", [0.25, 1.0, 2.5])
+def test_each_cluster_gets_the_model_with_the_largest_mean_not_the_largest_sum(weight):
     features, owner = cross()
-    # b answers one query of cluster 2 only, and perfectly; c answers all of them fairly
+    # b answers half of the queries of the last kind, perfectly; c answers all of them fairly
     utility = np.select([owner[:, None] == 0, owner[:, None] == 1], [[0.9, 0.1, 0.2], [0.1, 0.9, 0.2]], [0.1, NAN, 0.6])
     utility[24:31, 1] = 1.0
-    document = fit_kmeans(features, ["a", "b", "c"], utility, n_clusters=3, seed=0)
+    document = fit(features, ["a", "b", "c"], utility, clusters=3, domain_weight=weight)
     assert decide(document, features) == ["a"] * 12 + ["b"] * 24
     assert sorted(document.cluster_models) == ["a", "b", "b"]
 
@@ -137,17 +144,87 @@ def test_one_lucky_outcome_does_not_win_a_cluster_against_a_poor_record_elsewher
     features, owner = cross()
     utility = np.where(owner[:, None] == 2, [0.7, NAN], [0.7, 0.0])
     utility[-1, 1] = 1.0
-    document = fit_kmeans(features, ["a", "b"], utility, n_clusters=3, seed=0)
-    assert document.cluster_models == ["a"] * 3
+    assert fit(features, ["a", "b"], utility, clusters=3).cluster_models == ["a"] * 3
 
 
 def test_a_model_nobody_scored_in_a_cluster_counts_with_its_mean():
     features, owner = cross()
     utility = np.where(owner[:, None] == 0, [0.5, NAN], [0.5, 0.8])
-    assert fit_kmeans(features, ["a", "b"], utility, n_clusters=3, seed=0).cluster_models == ["b"] * 3
+    assert fit(features, ["a", "b"], utility, clusters=3).cluster_models == ["b"] * 3
 
 
-def test_one_query_makes_one_cluster():
-    document = fit_kmeans(torch.ones(1, 4), ["a", "b"], np.array([[0.2, 0.3]]), n_clusters=8, seed=0)
+def test_a_model_that_had_the_easy_queries_does_not_get_the_hard_ones():
+    features, owner = cross(40)
+    # all do well on the first kind; b, which is worse than a wherever both were asked, was asked there alone
+    utility = np.where(owner[:, None] == 0, [0.95, 0.85], [0.2, NAN])
+    assert fit(features, ["a", "b"], utility, clusters=3).cluster_models == ["a"] * 3
+
+
+def test_a_clusters_expectation_on_a_case_worked_by_hand():
+    # gains of a model over its rival: 0.6 and 0.2 in cluster 0, -0.5 in cluster 1, nothing in cluster 2
+    utility = np.array([[0.8, 0.2], [0.6, 0.4], [0.0, 0.5], [0.5, NAN]])
+    gains = centred(utility)
+    cluster = np.array([0, 0, 1, 2])
+    fitted = np.array([[0.1, -0.1], [0.3, -0.3], [-0.05, 0.05], [0.0, 0.0]])
+    # the belief that cluster 1 prefers model 0 has to be as strong as one outcome to the contrary
+    for shrinkage, at_one in ((0.1, 1), (1000.0, int(gains.mean_M[0] - 0.05 < gains.mean_M[1] + 0.05))):
+        assert cluster_models(gains, fitted, cluster, 3, shrinkage).tolist()[:2] == [0, at_one]
+    sums = np.array([gains.gain_QM[:2, 0].sum(), gains.gain_QM[2, 0]])
+    belief = gains.mean_M[0] + np.array([0.2, -0.05])
+    prior = gains.mean_M + np.array([[0.2, -0.2], [-0.05, 0.05], [0.0, 0.0]])
+    expected = gains.of_groups(cluster, prior, 7.0)
+    np.testing.assert_allclose(expected[:2, 0], (sums + 7 * belief) / np.array([2 + 7, 1 + 7]))
+    np.testing.assert_allclose(expected[2, 1], gains.mean_M[1])
+
+
+def test_small_clusters_choose_as_their_surroundings_do():
+    """Noise in as many clusters as there are queries: without shrinkage each would follow one outcome."""
+    rng = np.random.default_rng(0)
+    features = torch.from_numpy(with_one_hot(rng.standard_normal((300, 20)), 0).astype(np.float32))
+    utility = (rng.random((300, 2)) < [0.6, 0.4]).astype(float)
+    followed = fit(features, ["a", "b"], utility, clusters=300, shrinkage=1e-3)
+    shrunk = fit(features, ["a", "b"], utility, clusters=300, shrinkage=100.0)
+    assert followed.cluster_models.count("b") > 40
+    assert shrunk.cluster_models.count("b") < 10
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0, 2.5])
+def test_the_file_assigns_queries_as_the_clustering_did(weight):
+    """Every query's own model wins by far, so the model of a cluster shows which cluster an engine puts a query in."""
+    rows, _ = DATA["features"]
+    features = torch.from_numpy(rows.astype(np.float32))
+    points = features.clone()
+    points[:, -14:] *= weight**0.5
+    centers, cluster, _ = fit_centroids(points, n_clusters=11, seed=3)
+    models = [f"m{k}" for k in range(11)]
+    utility = np.eye(11)[cluster.numpy()]
+    document = fit(features, models, utility, clusters=11, domain_weight=weight, shrinkage=1e-6, seed=3)
+    assert document.cluster_models == models
+    squared = torch.cdist(points.double(), centers.double()).square()
+    closest = squared.sort(dim=1).values
+    clear = (closest[:, 1] - closest[:, 0] > 1e-4).numpy()
+    assert clear.mean() > 0.99
+    chosen = np.array([models.index(name) for name in decide(document, features)])
+    np.testing.assert_array_equal(chosen[clear], cluster.numpy()[clear])
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 3])
+def test_fewer_queries_than_clusters(n_queries):
+    features = cross(1)[0][:n_queries]
+    document = fit(features, ["a", "b"], np.full((n_queries, 2), [0.2, 0.3]))
+    assert document.cluster_models == ["b"] * n_queries
+    np.testing.assert_allclose(np.sort(document.centroids_KD, axis=0), np.sort(features, axis=0), atol=1e-6)
+
+
+def test_a_single_model_and_models_that_always_do_alike():
+    features, _ = cross()
+    assert fit(features, ["only"], np.full((36, 1), 0.3), clusters=3).cluster_models == ["only"] * 3
+    assert fit(features, ["b", "a"], np.full((36, 2), 0.3), clusters=3).cluster_models == ["b"] * 3
+
+
+def test_one_query_asked_a_thousand_times_makes_one_cluster():
+    features = cross(1)[0][:1].repeat(1500, 1)
+    utility = np.random.default_rng(0).random((1500, 2)) + [0.0, 0.3]
+    document = fit(features, ["a", "b"], utility, ridge=1e-3)
     assert document.cluster_models == ["b"]
-    np.testing.assert_array_equal(document.centroids_KD, np.ones((1, 4), np.float32))
+    np.testing.assert_allclose(document.centroids_KD, features[:1], atol=1e-5)

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from gpu_select.artifacts import selector_of
-from gpu_select.training.svm import fit_svm
-from gpu_select.training.utility import advantages
+from gpu_select.training import SVMSettings
+from gpu_select.training.smo import Kernel, solve
+from gpu_select.training.svm import fit_svm, problems, unit_points
+from gpu_select.training.utility import centred
 
 NAN = float("nan")
 MODELS = ["a", "b", "c"]
@@ -23,6 +25,10 @@ def task(n: int, seed: int, dim: int = 17) -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(features.astype(np.float32)), utility
 
 
+def fit(features, models, utility, **options):
+    return fit_svm(features, models, np.asarray(utility, dtype=float), SVMSettings(**options))
+
+
 def direct_values(document, features) -> np.ndarray:
     """(B, M) decision values by their definition, in float64."""
     x = features.double().numpy()
@@ -37,7 +43,7 @@ def direct_values(document, features) -> np.ndarray:
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 20.0])
 def test_the_selector_computes_what_the_file_says_rbf(gamma):
     features, utility = task(163, 0)
-    document = fit_svm(features, MODELS, utility, kernel="rbf", gamma=gamma)
+    document = fit(features, MODELS, utility, gamma=gamma)
     queries = task(101, 1)[0]
     selector = selector_of(document)
     assert selector.models == tuple(MODELS)
@@ -46,7 +52,7 @@ def test_the_selector_computes_what_the_file_says_rbf(gamma):
 
 def test_the_selector_computes_what_the_file_says_linear():
     features, utility = task(163, 0)
-    document = fit_svm(features, MODELS, utility, kernel="linear", gamma=1.0)
+    document = fit(features, MODELS, utility, kernel="linear")
     queries = task(101, 1)[0]
     np.testing.assert_allclose(selector_of(document)(queries).numpy(), direct_values(document, queries), atol=1e-4)
 
@@ -56,21 +62,21 @@ def test_values_are_those_of_scikit_learn_on_the_same_problem(kernel):
     svm = pytest.importorskip("sklearn.svm")
     features, utility = task(163, 2)
     queries = task(101, 3)[0]
-    values = selector_of(fit_svm(features, MODELS, utility, kernel=kernel, gamma=1.0))(queries).numpy()
+    values = selector_of(fit(features, MODELS, utility, kernel=kernel))(queries).numpy()
     unit = torch.nn.functional.normalize(features.double(), dim=1).numpy()
-    gains = advantages(utility)
+    gains = centred(utility).gain_QM
     for m in range(3):
         peer = svm.SVC(C=1.0, kernel=kernel, gamma=1.0, tol=1e-6)
         peer.fit(unit, np.where(gains[:, m] >= 0, 1, -1), sample_weight=np.abs(gains[:, m]))
         x = torch.nn.functional.normalize(queries.double(), dim=1).numpy()
-        stake = np.sqrt(np.mean(gains[:, m] ** 2))
+        stake = np.sqrt(np.mean(gains[:, m] ** 2)) * 163 / (163 + 24)
         np.testing.assert_allclose(values[:, m] / stake, peer.decision_function(x), atol=1e-3)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
 def test_the_choices_are_worth_more_than_any_single_model(kernel):
     features, utility = task(400, 4)
-    selector = selector_of(fit_svm(features, MODELS, utility, kernel=kernel, gamma=1.0))
+    selector = selector_of(fit(features, MODELS, utility, kernel=kernel))
     queries, outcome = task(400, 5)
     chosen = selector(queries).argmax(dim=1).numpy()
     assert outcome[np.arange(400), chosen].mean() > outcome.mean(axis=0).max() + 0.1
@@ -81,30 +87,74 @@ def test_of_models_that_all_gain_the_one_that_gains_most_is_chosen(kernel):
     features, _ = task(100, 6)
     noise = np.random.default_rng(6).uniform(-0.02, 0.02, (100, 4))
     # the last is so poor that the others are all better than the mean
-    document = fit_svm(
-        features, ["a", "b", "c", "d"], np.array([0.80, 0.95, 0.85, 0.10]) + noise, kernel=kernel, gamma=1.0
-    )
+    document = fit(features, ["a", "b", "c", "d"], np.array([0.80, 0.95, 0.85, 0.10]) + noise, kernel=kernel)
     assert set(selector_of(document)(task(100, 7)[0]).argmax(dim=1).tolist()) == {1}
 
 
 def test_a_model_is_judged_by_the_queries_it_answered():
     features, _ = task(100, 6)
     utility = np.random.default_rng(6).uniform(-0.02, 0.02, (100, 3)) + np.array([0.7, 0.95, 0.1])
-    utility[10:, 1] = NAN
-    document = fit_svm(features, MODELS, utility, kernel="rbf", gamma=1.0)
+    utility[60:, 1] = NAN
+    document = fit(features, MODELS, utility)
     assert set(selector_of(document)(features).argmax(dim=1).tolist()) == {1}
+    utility[3:, 1] = NAN  # three outcomes are believed less
+    document = fit(features, MODELS, utility)
+    assert set(selector_of(document)(features).argmax(dim=1).tolist()) == {0}
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_a_model_that_had_the_easy_queries_does_not_get_the_hard_ones(kernel):
+    features, _ = task(100, 6)
+    # all do well on half of the queries; b, which is worse than a wherever both were asked, was asked there alone
+    utility = np.where(np.arange(100)[:, None] < 50, [0.95, 0.85], [0.2, NAN])
+    document = fit(features, ["a", "b"], utility, kernel=kernel)
+    assert set(selector_of(document)(task(100, 7)[0]).argmax(dim=1).tolist()) == {0}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0, 2.5])
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_the_file_says_what_was_solved_whatever_the_domain_counts(kernel, weight):
+    """Against sum_q beta_q K_w(x, x_q) - rho in float64, where the domain's part of the kernel is weighted."""
+    features, utility = task(130, 0)
+    queries = task(90, 1)[0]
+    settings = SVMSettings(kernel=kernel, gamma=1.7, c=0.6, domain_weight=weight)
+    document = fit_svm(features, MODELS, utility, settings)
+    points = unit_points(features, weight)
+    todo = problems(utility, points)
+    beta_MQ, rho_M = solve(Kernel(points, 1.7 if kernel == "rbf" else None), todo.sign_MQ, 0.6 * todo.weight_MQ)
+    beta_MQ, rho_M = todo.comparable(beta_MQ, rho_M)
+    x_BD, x_QD = (torch.nn.functional.normalize(x.double(), dim=1) for x in (queries, features))
+    kernel_BQ = x_BD[:, :-14] @ x_QD[:, :-14].T + weight * x_BD[:, -14:] @ x_QD[:, -14:].T
+    if kernel == "rbf":  # both norms are (1 + weight) / 2
+        kernel_BQ = torch.exp(-1.7 * (1 + weight - 2 * kernel_BQ))
+    expected = (kernel_BQ @ beta_MQ.T - rho_M).numpy()
+    np.testing.assert_allclose(direct_values(document, queries), expected, atol=1e-5)
+    assert expected.std() > 0.01
+
+
+def test_the_bound_reaches_the_coefficients():
+    features, utility = task(80, 0)
+    gains = np.abs(centred(utility).gain_QM)
+    stake = np.sqrt((gains**2).mean(axis=0)) * 80 / (80 + 24)
+    largest = {}
+    for c in (0.03, 0.3, 3.0):
+        document = fit(features, MODELS, utility, c=c)
+        largest[c] = [np.abs(part.alpha_S).max() for part in document.rbf_classifiers]
+        assert (np.array(largest[c]) <= c * gains.max(axis=0) * stake * (1 + 1e-9)).all()
+    assert (np.array(largest[0.03]) > 0.9 * 0.03 * gains.max(axis=0) * stake).all()
+    assert (np.array(largest[3.0]) > largest[0.3]).all()
 
 
 def test_the_document_is_of_the_kind_and_width_that_were_asked_for():
     features, utility = task(40, 0)
-    rbf = fit_svm(features, MODELS, utility, kernel="rbf", gamma=2.5)
+    rbf = fit(features, MODELS, utility, gamma=2.5)
     assert (rbf.kernel_type, rbf.gamma, rbf.linear_classifiers) == ("Rbf", 2.5, [])
     assert [(part.model_name, part.gamma) for part in rbf.rbf_classifiers] == [(name, 2.5) for name in MODELS]
     for part in rbf.rbf_classifiers:
         assert part.support_vectors_SD.shape == (len(part.alpha_S), 31)
         assert part.alpha_S.all()
         np.testing.assert_allclose(np.linalg.norm(part.support_vectors_SD, axis=1), 1.0, atol=1e-6)
-    linear = fit_svm(features, MODELS, utility, kernel="linear", gamma=1.0)
+    linear = fit(features, MODELS, utility, kernel="linear")
     assert (linear.kernel_type, linear.rbf_classifiers) == ("Linear", [])
     assert [(part.model_name, part.weights_D.shape) for part in linear.linear_classifiers] == [
         (name, (31,)) for name in MODELS
@@ -114,7 +164,7 @@ def test_the_document_is_of_the_kind_and_width_that_were_asked_for():
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
 def test_alphas_and_rho_are_each_models_own(kernel):
     features, utility = task(80, 0)
-    document = fit_svm(features, MODELS, utility, kernel=kernel, gamma=1.0)
+    document = fit(features, MODELS, utility, kernel=kernel)
     assert len({part.rho for part in document.linear_classifiers + document.rbf_classifiers}) == 3
     for part in document.rbf_classifiers:
         assert len(np.unique(np.abs(part.alpha_S))) > 10
@@ -123,13 +173,15 @@ def test_alphas_and_rho_are_each_models_own(kernel):
 def test_queries_on_which_all_models_do_alike_weigh_nothing():
     features, utility = task(60, 0)
     more, _ = task(30, 1)
-    without = fit_svm(features, MODELS, utility, kernel="rbf", gamma=1.0)
+    without = fit(features, MODELS, utility)
     alike = np.concatenate([utility, np.full((30, 3), 0.7)])
-    document = fit_svm(torch.cat([features, more]), MODELS, alike, kernel="rbf", gamma=1.0)
+    document = fit(torch.cat([features, more]), MODELS, alike)
     queries = task(50, 2)[0]
-    # what is at stake on average is less by a factor that is the same for all models
+    # what is at stake on average is less by a factor that is the same for all models; more outcomes are known
     np.testing.assert_allclose(
-        direct_values(document, queries), direct_values(without, queries) * np.sqrt(60 / 90), atol=1e-3
+        direct_values(document, queries),
+        direct_values(without, queries) * np.sqrt(60 / 90) * (90 / 114) / (60 / 84),
+        atol=1e-3,
     )
 
 
@@ -137,8 +189,8 @@ def test_queries_on_which_all_models_do_alike_weigh_nothing():
 def test_holes_are_no_opinion(kernel):
     features, utility = task(60, 0)
     utility[::3, 1] = NAN
-    utility[1::3, :2] = NAN  # a single outcome tells nothing about which model is better
-    document = fit_svm(features, MODELS, utility, kernel=kernel, gamma=1.0)
+    utility[1::3, :2] = NAN
+    document = fit(features, MODELS, utility, kernel=kernel)
     assert np.isfinite(direct_values(document, features)).all()
     if kernel == "rbf":
         support = document.rbf_classifiers[1].support_vectors_SD
@@ -151,14 +203,14 @@ def test_holes_are_no_opinion(kernel):
 @pytest.mark.parametrize("models", [["a"], ["a", "b"]])
 def test_outcomes_that_favour_nobody_still_make_a_file_that_decides(models, kernel):
     features, _ = task(9, 0)
-    document = fit_svm(features, models, np.full((9, len(models)), 0.5), kernel=kernel, gamma=1.0)
+    document = fit(features, models, np.full((9, len(models)), 0.5), kernel=kernel)
     assert selector_of(document)(features).argmax(dim=1).tolist() == [0] * 9
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])
 def test_one_query_is_enough(kernel):
     features, _ = task(1, 0)
-    document = fit_svm(features, MODELS, np.array([[0.1, 0.9, 0.2]]), kernel=kernel, gamma=1.0)
+    document = fit(features, MODELS, np.array([[0.1, 0.9, 0.2]]), kernel=kernel)
     selector = selector_of(document)
     assert selector.models[selector(features).argmax()] == "b"
 
@@ -166,5 +218,5 @@ def test_one_query_is_enough(kernel):
 def test_a_zero_feature_vector_does_no_harm():
     features, utility = task(20, 0)
     features[3] = 0
-    document = fit_svm(features, MODELS, utility, kernel="rbf", gamma=1.0)
+    document = fit(features, MODELS, utility)
     assert all(np.isfinite(part.support_vectors_SD).all() for part in document.rbf_classifiers)
