@@ -25,7 +25,7 @@ def bench(cli, tiny_encoder_path, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("selector", ["knn", "kmeans", "svm"])
+@pytest.mark.parametrize("selector", ["knn", "kmeans", "svm", "mlp"])
 def test_synthetic_queries(bench, tmp_path, selector):
     options = ("--lengths", "8,16", "--queries", 50, "--selector", selector, "--rows", 70, "--repeats", 2)
     done = bench(*options, "--json", tmp_path / "out.json")

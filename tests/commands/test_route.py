@@ -133,7 +133,7 @@ def check_failed(done, text: str, folder: Path | None = None, *, output: str = "
 # ---------------------------------------------------------------- the same decisions whatever the way
 
 
-@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_each_row_gets_what_the_python_interface_decides(route, expected, algorithm):
     rows = log_rows(60)
     done, out = route(rows, "--algorithm", algorithm)
@@ -494,7 +494,7 @@ def test_a_progress_bar_shows_on_a_terminal_alone(route, monkeypatch):
 # ---------------------------------------------------------------- candidates
 
 
-@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_candidates_restrict_the_choice(route, expected, algorithm):
     rows = log_rows(40)
     _, free = route(rows, "--algorithm", algorithm)
@@ -545,7 +545,7 @@ def some_features(n: int) -> np.ndarray:
     return np.hstack([rows / np.linalg.norm(rows, axis=1, keepdims=True), np.eye(14)[rng.integers(14, size=n)]])
 
 
-@pytest.mark.parametrize("name", ["knn_model.json", "kmeans_model.json", "svm_model.json"])
+@pytest.mark.parametrize("name", ["knn_model.json", "kmeans_model.json", "svm_model.json", "mlp_model.json"])
 @pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f4"])
 def test_ready_vectors_are_decided_like_the_engine_and_without_encoder(
     route_vectors, models_dir, engine, monkeypatch, name, dtype
@@ -751,7 +751,7 @@ def test_a_later_row_with_a_new_field_leaves_no_table(route, tmp_path, monkeypat
         ["--features", "f.npy", "--output", "o.jsonl", "--domain-field", "d"],
         ["--features", "f.npy", "--output", "o.jsonl", "--keep", "d"],
         ["--features", "f.npy", "--output", "o.jsonl", "--token-budget", "9"],
-        ["--input", "a.jsonl", "--output", "o.jsonl", "--algorithm", "mlp"],
+        ["--input", "a.jsonl", "--output", "o.jsonl", "--algorithm", "tree"],
         ["--input", "a.jsonl", "--output", "o.jsonl", "--output-format", "xlsx"],
         ["--input", "a.jsonl", "--output", "o.jsonl", "--token-budget", "many"],
     ],

@@ -43,7 +43,7 @@ def routed_in_many_ways(cli, tmp_path, rows, *options) -> list[dict]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_a_log_in_five_orders_and_batch_sizes(cli, models_dir, tiny_encoder_path, tmp_path, algorithm, dtype):
     words = ["what", "solve", "x", "law", "number", "disease", "the", "energy", "3x", "question", "war"]
     options = "--models-dir", models_dir, "--embedding-model", tiny_encoder_path, "--algorithm", algorithm
@@ -69,7 +69,7 @@ def test_real_queries_through_minilm(cli, shared_dir, minilm_path, tmp_path, dty
     assert all(other == first for other in others)
 
 
-@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm"])
+@pytest.mark.parametrize("algorithm", ["knn", "kmeans", "svm", "mlp"])
 def test_ready_vectors_in_any_batch(models_dir, tiny_encoder_path, algorithm):
     router = Router.from_pretrained(models_dir, encoder=str(tiny_encoder_path), algorithm=algorithm)
     features = np.random.default_rng(0).normal(size=(700, router.selector.dim)).astype(np.float32)

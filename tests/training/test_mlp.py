@@ -51,6 +51,13 @@ def test_the_choices_are_worth_more_than_any_single_model(settings):
     assert outcome[np.arange(600), chosen].mean() > outcome.mean(axis=0).max() + 0.1
 
 
+def test_few_queries_are_gone_through_more_often():
+    features, utility = task(60, 4)
+    document = fit_mlp(features, MODELS, utility, MLPSettings(), seed=0)
+    queries, outcome = task(600, 5)
+    assert outcome[np.arange(600), choices(document, queries)].mean() > outcome.mean(axis=0).max() + 0.08
+
+
 def test_the_gain_counts_not_how_often_a_model_wins():
     """Model b is a little better on most queries of a kind, and much worse on the rest."""
     features, _ = task(600, 0)
@@ -127,6 +134,7 @@ def test_a_last_step_of_one_query_learns_too(monkeypatch):
         step(self, x_BD, *others)
 
     monkeypatch.setattr(mlp._Trainer, "step", seen)
+    monkeypatch.setattr(mlp, "_LEAST_STEPS_IN_ALL", 50)
     features, utility = task(513, 0)
     fit_mlp(features, MODELS, utility, SMALL, seed=0)
     assert sizes == ([32] * 16 + [1]) * 3
@@ -170,6 +178,7 @@ def test_the_epoch_that_does_best_on_held_out_queries_is_kept(monkeypatch):
         return torch.tensor([[0.1], [0.3], [0.3], [0.2]][len(seen) - 1])
 
     monkeypatch.setattr(mlp, "_value", value)
+    monkeypatch.setattr(mlp, "_LEAST_STEPS_IN_ALL", 0)
     settings = MLPSettings(hidden_sizes=(8,), members=1, epochs=4)
     (network,) = fit_networks(features, utility, settings, seed=0, rows_PQ=torch.ones(1, 200, dtype=torch.bool))
     torch.testing.assert_close(network.layers[1][0], seen[1][1][0].T)
