@@ -51,11 +51,14 @@ def test_the_choices_are_worth_more_than_any_single_model(settings):
     assert outcome[np.arange(600), chosen].mean() > outcome.mean(axis=0).max() + 0.1
 
 
-def test_few_queries_are_gone_through_more_often():
-    features, utility = task(60, 4)
-    document = fit_mlp(features, MODELS, utility, MLPSettings(), seed=0)
-    queries, outcome = task(600, 5)
-    assert outcome[np.arange(600), choices(document, queries)].mean() > outcome.mean(axis=0).max() + 0.08
+@pytest.mark.parametrize(("n_rows", "n_epochs"), [(60, 50), (2, 200), (700, 12)])
+def test_few_queries_are_gone_through_more_often(monkeypatch, n_rows, n_epochs):
+    values = []
+    keep_best = mlp._Trainer.keep_best
+    monkeypatch.setattr(mlp._Trainer, "keep_best", lambda self, v: (values.append(v), keep_best(self, v))[1])
+    features, utility = task(n_rows, 4)
+    fit_mlp(features, MODELS, utility, MLPSettings(hidden_sizes=(8,), members=1, epochs=10), seed=0)
+    assert len(values) == n_epochs
 
 
 def test_the_gain_counts_not_how_often_a_model_wins():
