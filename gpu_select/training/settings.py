@@ -113,8 +113,10 @@ class TrainOptions:
         raise ConfigError.joined([f"{where}: {problem}" if where else problem for problem in problems])
 
     def as_mapping(self) -> dict[str, Any]:
-        """Plain values: what `changed` takes."""
-        return asdict(self)
+        """Plain values, such as JSON and YAML have: what `changed` takes."""
+        values = asdict(self)
+        values["mlp"]["hidden_sizes"] = list(self.mlp.hidden_sizes)
+        return values
 
 
 def read_settings(path: str | Path) -> TrainOptions:
@@ -135,7 +137,8 @@ _SINGLE = ("quality_weight", "seed")
 
 
 def _unknown(name: str, taken: set[str]) -> str:
-    return f"{name}: no such setting; expected one of {', '.join(sorted(taken))}"
+    shown = brief(name)[1:-1]  # the names of a file may be of any length
+    return f"{shown}: no such setting; expected one of {', '.join(sorted(taken))}"
 
 
 def _as_field(value: object) -> object:

@@ -224,7 +224,7 @@ def test_a_single_model_and_models_that_always_do_alike():
 
 def test_one_query_asked_a_thousand_times_makes_one_cluster():
     features = cross(1)[0][:1].repeat(1500, 1)
-    utility = np.random.default_rng(0).random((1500, 2)) + [0.0, 0.3]
+    utility = np.random.default_rng(0).random((1500, 2)) + np.array([0.0, 0.3])
     document = fit(features, ["a", "b"], utility, ridge=1e-3)
     assert document.cluster_models == ["b"]
     np.testing.assert_allclose(document.centroids_KD, features[:1], atol=1e-5)
