@@ -14,8 +14,11 @@ __all__ = ["Kernel", "solve"]
 
 _FULL_GRAM_ROWS = 20_000
 """Up to here the kernel matrix is kept whole (1.6 GB in float32); beyond, a working set's rows are computed."""
+_EXACT_GRAM_ROWS = 8192
+"""Up to here it is kept in float64 as well (0.5 GB): many more problems follow on the same rows."""
 _WORKING_ROWS = 4096
 _BLOCK_ELEMENTS = 1 << 24
+_STRIPE = 512
 
 _LANE = 64
 """Rows are padded to a multiple of this, so that a CPU finds the largest element lane by lane, ten times as fast."""
@@ -48,40 +51,51 @@ class Kernel:
         self._exact_QD = features_QD.to(self.dtype)
         norms_Q = self._exact_QD.square().sum(dim=1)
         self.diagonal_Q = norms_Q if gamma is None else torch.ones_like(norms_Q)
+        self._exact_QQ = self._whole(self._exact_QD) if len(self) <= _EXACT_GRAM_ROWS else None
         self.gram_QW: Tensor | None = None
-        if len(features_QD) <= _FULL_GRAM_ROWS:
-            self.gram_QW = self.rows(torch.arange(len(features_QD), device=features_QD.device))
+        if len(self) <= _FULL_GRAM_ROWS:
+            gram_QQ = self._whole(self._features_QD) if self._exact_QQ is None else self._exact_QQ.float()
+            self.gram_QW = pad(gram_QQ, (0, _padded(len(self)) - len(self)))
 
     def __len__(self) -> int:
         return len(self._features_QD)
 
     def rows(self, index_R: Tensor) -> Tensor:
-        """(R, Q) float32 rows of the kernel matrix, as a new tensor padded with zeros to whole lanes."""
-        width = _padded(len(self))
-        rows_RQ = self._features_QD.new_zeros((len(index_R), width))
-        for block_b, out_bQ in zip(torch.split(index_R, self._block), torch.split(rows_RQ, self._block), strict=True):
-            out_bQ[:, : len(self)] = self._between(self._features_QD, block_b)
-        return rows_RQ
+        """(R, W) float32 rows of the kernel matrix, as a new tensor padded with zeros to whole lanes."""
+        rows_RW = self._features_QD.new_zeros((len(index_R), _padded(len(self))))
+        for block_b, out_bW in zip(torch.split(index_R, self._block), torch.split(rows_RW, self._block), strict=True):
+            out_bW[:, : len(self)] = self._between(self._features_QD[block_b], self._features_QD)
+        return rows_RW
 
     def product(self, beta_PQ: Tensor, *, fast: bool = False) -> Tensor:
-        """(P, Q) beta @ kernel matrix: from the stored one if it is to be fast, else in full precision."""
+        """(P, Q) beta @ kernel matrix: from float32 rows where they are at hand and it is to be fast, else exactly."""
         if fast and self.gram_QW is not None:
             return (beta_PQ.float() @ self.gram_QW)[:, : len(self)].to(self.dtype)
-        every_Q = torch.arange(len(self), device=beta_PQ.device)
-        blocks = (beta_PQ @ self._between(self._exact_QD, block_b).T for block_b in torch.split(every_Q, self._block))
-        return torch.cat(list(blocks), dim=1)
+        if self._exact_QQ is not None:
+            return beta_PQ @ self._exact_QQ
+        blocks = torch.split(self._exact_QD, self._block)
+        return torch.cat([beta_PQ @ self._between(x_bD, self._exact_QD).T for x_bD in blocks], dim=1)
 
     @property
     def _block(self) -> int:
         return max(1, _BLOCK_ELEMENTS // len(self))
 
-    def _between(self, x_QD: Tensor, block_b: Tensor) -> Tensor:
-        products_bQ = x_QD[block_b] @ x_QD.T
+    def _whole(self, x_QD: Tensor) -> Tensor:
+        """(Q, Q), of which only one triangle is computed."""
+        gram_QQ = x_QD.new_empty((len(x_QD), len(x_QD)))
+        for begin in range(0, len(x_QD), _STRIPE):
+            end = begin + _STRIPE
+            stripe_br = self._between(x_QD[begin:end], x_QD[begin:])
+            gram_QQ[begin:end, begin:] = stripe_br
+            gram_QQ[end:, begin:end] = stripe_br[:, len(stripe_br) :].T
+        return gram_QQ
+
+    def _between(self, x_bD: Tensor, y_QD: Tensor) -> Tensor:
+        products_bQ = x_bD @ y_QD.T
         if self.gamma is None:
             return products_bQ
-        norms_Q = x_QD.square().sum(dim=1)
-        distances_bQ = products_bQ.mul_(-2).add_(norms_Q[block_b][:, None]).add_(norms_Q).clamp_(min=0)
-        return distances_bQ.mul_(-self.gamma).exp_()
+        norms_b1, norms_Q = x_bD.square().sum(dim=1, keepdim=True), y_QD.square().sum(dim=1)
+        return products_bQ.mul_(-2).add_(norms_b1).add_(norms_Q).clamp_(min=0).mul_(-self.gamma).exp_()
 
 
 def _padded(size: int) -> int:
@@ -245,71 +259,69 @@ def _descended(
             which each step touches two a problem, are not.
     """
     n_rows, width = len(diagonal_Q), gram_QW.shape[1]
+    whole = (0, width - n_rows)
     result_PQ = beta_PQ.clone()
     live_p = torch.arange(len(beta_PQ), device=beta_PQ.device)
     # lower case p: the problems that are still open
-    error_pW = pad(error_PQ.float(), (0, width - n_rows))
-    beta_pW, lower_pW, upper_pW = (pad(x_PQ, (0, width - n_rows)) for x_PQ in (beta_PQ, lower_PQ, upper_PQ))
-    cannot_grow_pW = torch.zeros_like(error_pW).masked_fill_(beta_pW >= upper_pW, -torch.inf)
-    cannot_shrink_pW = torch.zeros_like(error_pW).masked_fill_(beta_pW <= lower_pW, torch.inf)
-    closest = _CLOSEST * diagonal_Q.amax().clamp(min=1.0)
-    half_W = pad((0.5 * (diagonal_Q + closest)).float(), (0, width - n_rows), value=1.0)
-    start_p = width * live_p
+    error_pW = pad(error_PQ.float(), whole)
+    state_pW3 = torch.stack([pad(x_PQ, whole) for x_PQ in (beta_PQ, lower_PQ, upper_PQ)], dim=2)
+    cannot_grow_pW = torch.zeros_like(error_pW).masked_fill_(state_pW3[..., 0] >= state_pW3[..., 2], -torch.inf)
+    cannot_shrink_pW = torch.zeros_like(error_pW).masked_fill_(state_pW3[..., 0] <= state_pW3[..., 1], torch.inf)
+    half_W = pad((0.5 * (diagonal_Q + _CLOSEST * diagonal_Q.amax().clamp(min=1.0))).float(), whole, value=1.0)
+    direction_21 = torch.tensor([[1.0], [-1.0]], dtype=beta_PQ.dtype, device=beta_PQ.device)
     row_i_pW, row_j_pW, gap_pW, gain_pW = (torch.empty_like(error_pW) for _ in range(4))
+    start_p = width * live_p
     for iteration in range(_MAX_ITERATIONS):
-        torch.add(error_pW, cannot_grow_pW, out=gain_pW)
-        i_p = _argmax(gain_pW)
-        up_p1 = gain_pW.gather(1, i_p[:, None])
-        torch.add(error_pW, cannot_shrink_pW, out=gap_pW)
-        torch.sub(up_p1, gap_pW, out=gap_pW)
+        up_p, i_p = _largest(torch.add(error_pW, cannot_grow_pW, out=gain_pW))
+        torch.sub(up_p[:, None], torch.add(error_pW, cannot_shrink_pW, out=gap_pW), out=gap_pW)
         open_p = gap_pW.amax(dim=1) > aim
         if iteration % _CHECK_EVERY == 0:
             n_open = int(open_p.sum())
             if 4 * n_open <= 3 * len(open_p):
-                result_PQ[live_p] = beta_pW[:, :n_rows]
+                result_PQ[live_p] = state_pW3[:, :n_rows, 0]
                 if not n_open:
                     break
                 live_p, i_p, start_p = live_p[open_p], i_p[open_p], start_p[:n_open]
-                error_pW, gap_pW, beta_pW, lower_pW, upper_pW, cannot_grow_pW, cannot_shrink_pW = (
-                    x_pW[open_p]
-                    for x_pW in (error_pW, gap_pW, beta_pW, lower_pW, upper_pW, cannot_grow_pW, cannot_shrink_pW)
+                error_pW, gap_pW, cannot_grow_pW, cannot_shrink_pW = (
+                    x_pW[open_p] for x_pW in (error_pW, gap_pW, cannot_grow_pW, cannot_shrink_pW)
                 )
+                state_pW3, open_p = state_pW3[open_p], open_p[open_p]
                 row_i_pW, row_j_pW, gain_pW = (torch.empty_like(error_pW) for _ in range(3))
-                open_p = open_p[open_p]
         torch.index_select(gram_QW, 0, i_p, out=row_i_pW)
-        # the gain of a pair is gap^2 / (2 * curve): its root has the same maximum
-        torch.sub(half_W, row_i_pW, out=gain_pW).add_(half_W[i_p][:, None])
-        j_p = _argmax(gain_pW.rsqrt_().mul_(gap_pW))
+        # a step gains gap^2 / (2 * curve); its root has the same maximum
+        half_curve_pW = torch.sub(half_W, row_i_pW, out=gain_pW).add_(half_W.index_select(0, i_p)[:, None])
+        gain_p, j_p = _largest(half_curve_pW.rsqrt_().mul_(gap_pW))
         torch.index_select(gram_QW, 0, j_p, out=row_j_pW)
-        at_i_p, at_j_p = start_p + i_p, start_p + j_p
-        curve_p = diagonal_Q[i_p] + diagonal_Q[j_p] - 2 * row_i_pW.view(-1)[at_j_p]
-        step_p = gap_pW.view(-1)[at_j_p] / curve_p.clamp_(min=closest)
-        at_2p = torch.cat([at_i_p, at_j_p])
-        beta_2p, lower_2p, upper_2p = (x_pW.view(-1)[at_2p] for x_pW in (beta_pW, lower_pW, upper_pW))
-        n_open = len(i_p)
-        bound_2p = torch.cat([upper_2p[:n_open], lower_2p[n_open:]])
-        room_2p = (bound_2p - beta_2p).abs()
-        step_p = step_p.minimum(room_2p[:n_open]).minimum(room_2p[n_open:]).where(open_p, 0.0)
-        moved_2p = beta_2p + torch.cat([step_p, -step_p])
+        at_j_p = start_p + j_p
+        at_2p = torch.cat([start_p + i_p, at_j_p])
+        step_p = gain_p.square() / gap_pW.view(-1).index_select(0, at_j_p).mul_(2)
+        # i grows, j shrinks
+        beta_2p, lower_2p, upper_2p = state_pW3.view(-1, 3).index_select(0, at_2p).view(2, -1, 3).unbind(dim=2)
+        bound_2p = torch.stack([upper_2p[0], lower_2p[1]])
+        room_2p = (bound_2p - beta_2p).abs_()
+        step_p = torch.minimum(step_p, room_2p.amin(dim=0)).where(open_p, 0.0)
         # exactly at the bound, or the last bit would be left to move for ever
-        moved_2p = bound_2p.where(torch.cat([step_p, step_p]) >= room_2p, moved_2p)
-        beta_pW.view(-1)[at_2p] = moved_2p
-        cannot_grow_pW.view(-1)[at_2p] = torch.where(moved_2p >= upper_2p, -torch.inf, 0.0).float()
-        cannot_shrink_pW.view(-1)[at_2p] = torch.where(moved_2p <= lower_2p, torch.inf, 0.0).float()
-        error_pW.addcmul_(row_i_pW.sub_(row_j_pW), step_p[:, None].float(), value=-1)
+        moved_2p = torch.where(step_p >= room_2p, bound_2p, torch.addcmul(beta_2p, direction_21, step_p))
+        state_pW3.view(-1).index_copy_(0, 3 * at_2p, moved_2p.view(-1))
+        full_2p, empty_2p = moved_2p >= upper_2p, moved_2p <= lower_2p
+        cannot_grow_pW.view(-1).index_copy_(0, at_2p, torch.where(full_2p, -torch.inf, 0.0).float().view(-1))
+        cannot_shrink_pW.view(-1).index_copy_(0, at_2p, torch.where(empty_2p, torch.inf, 0.0).float().view(-1))
+        error_pW.addcmul_(row_i_pW.sub_(row_j_pW), step_p.float()[:, None], value=-1)
     else:
-        result_PQ[live_p] = beta_pW[:, :n_rows]
+        result_PQ[live_p] = state_pW3[:, :n_rows, 0]
     return result_PQ
 
 
-def _argmax(x_PW: Tensor) -> Tensor:
-    """(P,) where each row is largest."""
+def _largest(x_PW: Tensor) -> tuple[Tensor, Tensor]:
+    """(P,) the largest element of each row, and where it is."""
     if x_PW.device.type != "cpu":
-        return x_PW.argmax(dim=1)
-    lanes_PL = x_PW.view(len(x_PW), -1, _LANE)
-    lane_P = lanes_PL.amax(dim=2).argmax(dim=1)
-    within_P = lanes_PL[torch.arange(len(x_PW)), lane_P].argmax(dim=1)
-    return lane_P * _LANE + within_P
+        return x_PW.max(dim=1)
+    lanes_RL = x_PW.view(-1, _LANE)
+    lanes = lanes_RL.shape[0] // x_PW.shape[0]
+    largest_P, lane_P = lanes_RL.amax(dim=1).view(-1, lanes).max(dim=1)
+    begin_P = torch.arange(0, len(lanes_RL), lanes)
+    within_P = lanes_RL.index_select(0, begin_P + lane_P).argmax(dim=1)
+    return largest_P, torch.add(within_P, lane_P, alpha=_LANE)
 
 
 def _intercept(

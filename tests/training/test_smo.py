@@ -204,9 +204,27 @@ def test_problems_in_parts_are_those_solved_at_once(threads, monkeypatch):
 
 def test_the_largest_of_each_row_is_found_in_any_lane():
     x = torch.randn(7, 5 * smo._LANE)
-    assert (smo._argmax(x) == x.argmax(dim=1)).all()
+    largest, index = smo._largest(x)
+    assert (index == x.argmax(dim=1)).all()
+    assert (largest == x.amax(dim=1)).all()
     x[3] = -torch.inf
-    assert smo._argmax(x)[3] == 0
+    assert smo._largest(x)[1][3] == 0
+
+
+@pytest.mark.parametrize("gamma", GAMMAS.values())
+@pytest.mark.parametrize("n_exact", [0, 1000])
+def test_the_kernel_matrix_is_that_of_numpy(gamma, n_exact, monkeypatch):
+    monkeypatch.setattr(smo, "_STRIPE", 31)
+    monkeypatch.setattr(smo, "_EXACT_GRAM_ROWS", n_exact)
+    monkeypatch.setattr(smo, "_BLOCK_ELEMENTS", 1000)
+    rows, sign, _ = problem(103, 7, 2, 13)
+    kernel = Kernel(torch.from_numpy(rows), gamma)
+    K = gram(rows, rows, gamma)
+    np.testing.assert_allclose(kernel.gram_QW[:, :103].numpy(), K, atol=1e-6)
+    assert not kernel.gram_QW[:, 103:].any()
+    np.testing.assert_allclose(kernel.rows(torch.tensor([5, 102, 0]))[:, :103].numpy(), K[[5, 102, 0]], atol=1e-6)
+    np.testing.assert_allclose(kernel.product(torch.from_numpy(sign)).numpy(), sign @ K, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(kernel.product(torch.from_numpy(sign), fast=True).numpy(), sign @ K, atol=1e-4)
 
 
 @pytest.mark.gpu
