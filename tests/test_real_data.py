@@ -18,7 +18,7 @@ from gpu_select.features import build_features
 from gpu_select.records import OutcomeTable, read_outcomes
 from gpu_select.router import route_features
 
-ALGORITHMS = ("knn", "kmeans", "svm")
+ALGORITHMS = ("knn", "kmeans", "svm", "mlp")
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def test_the_path_from_records_to_a_table(cli, data, tiny_encoder_path, tmp_path
     shared = "--embedding-model", tiny_encoder_path, "--cache-dir", tmp_path / "cache"
     trained = cli("train", "--data-file", source, "--output-dir", tmp_path / "models", "--limit", 300, *shared)
     assert trained.status == 0, trained.err
-    assert trained.out.startswith("trained knn, kmeans, svm on 300 queries x ")
+    assert trained.out.startswith("trained knn, kmeans, svm, mlp on 300 queries x ")
     table_path = tmp_path / "table.json"
     validated = cli(
         *("validate", "--data-file", held_out, "--models-dir", tmp_path / "models", "--json", table_path), *shared

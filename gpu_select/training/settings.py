@@ -103,13 +103,11 @@ class TrainOptions:
                 problems += _problems(f"{name}.", out[name])
             elif name in _SINGLE:
                 out[name] = value
+                problems += _problem("", name, value)
             else:
                 problems.append(_unknown(str(name), {*_GROUPS, *_SINGLE}))
         if not problems:
-            try:
-                return replace(self, **out)
-            except ConfigError as error:
-                problems.append(str(error))
+            return replace(self, **out)
         raise ConfigError.joined([f"{where}: {problem}" if where else problem for problem in problems])
 
     def as_mapping(self) -> dict[str, Any]:
@@ -180,9 +178,9 @@ _RULES = {
 
 
 def _problems(prefix: str, group: object) -> list[str]:
-    out = []
-    for f in fields(group):  # type: ignore[arg-type]
-        rule = _RULES.get(f.name)
-        if rule is not None and not rule[0](value := getattr(group, f.name)):
-            out.append(f"{prefix}{f.name}: expected {rule[1]}, got {brief(value)}")
-    return out
+    return [problem for f in fields(group) for problem in _problem(prefix, f.name, getattr(group, f.name))]  # type: ignore[arg-type]
+
+
+def _problem(prefix: str, name: str, value: object) -> list[str]:
+    rule = _RULES.get(name)
+    return [] if rule is None or rule[0](value) else [f"{prefix}{name}: expected {rule[1]}, got {brief(value)}"]

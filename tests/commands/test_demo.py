@@ -27,7 +27,16 @@ def test_it_trains_validates_and_routes(cli, minilm_path, tmp_path, monkeypatch)
     # nobody may take these figures for those of real models
     assert "simulating" in steps[0]
     assert "simulated outcomes" in steps[2]
-    for name in ("oracle", "knn", "kmeans", "svm", "per-domain", "random", *(f"always:{m}" for m in MODEL_NAMES)):
+    for name in (
+        "oracle",
+        "knn",
+        "kmeans",
+        "svm",
+        "mlp",
+        "per-domain",
+        "random",
+        *(f"always:{m}" for m in MODEL_NAMES),
+    ):
         assert f"\n{name} " in done.out
     assert done.out.splitlines()[-1].startswith("done in ")
     assert f"routed 30 of 30 rows to {folder / 'routed.jsonl'}" in done.err
@@ -39,6 +48,7 @@ def test_it_trains_validates_and_routes(cli, minilm_path, tmp_path, monkeypatch)
     assert sorted(path.name for path in (folder / "models").iterdir()) == [
         "kmeans_model.json",
         "knn_model.json",
+        "mlp_model.json",
         "svm_model.json",
     ]
 
@@ -62,5 +72,5 @@ def test_the_whole_demo_is_quick_and_every_selector_beats_the_best_single_model(
     assert time.perf_counter() - start < 300
     assert len(lines_of(tmp_path / "routed.jsonl")) == 2000
     found = {s["name"]: s for s in json.loads((tmp_path / "validation.json").read_bytes())["strategies"]}
-    for name in ("knn", "kmeans", "svm"):
+    for name in ("knn", "kmeans", "svm", "mlp"):
         assert found[name]["gain_over_best_single"] > 0.05, name

@@ -17,11 +17,12 @@ from gpu_select.commands.train import command
 from gpu_select.domains import WIRE_ORDER
 from gpu_select.encoder import embed, load_encoder
 from gpu_select.features import build_features
-from gpu_select.router import route_features
 from gpu_select.records import unpack_digests
+from gpu_select.router import route_features
 from gpu_select.simulation import MODEL_NAMES, benchmark_records
+from gpu_select.training import TrainOptions
 
-FILES = {"knn": "knn_model.json", "kmeans": "kmeans_model.json", "svm": "svm_model.json"}
+FILES = {name: f"{name}_model.json" for name in ("knn", "kmeans", "svm", "mlp")}
 
 # names and defaults as documented; None: no default
 DOCUMENTED = {
@@ -39,6 +40,7 @@ DOCUMENTED = {
     "--limit": None,
     "--algorithm": "all",
     "--seed": 0,
+    "--config": None,
 }
 
 
@@ -82,7 +84,7 @@ def test_the_options_have_the_documented_names_and_defaults():
     assert found | dict.fromkeys(no_default) == DOCUMENTED
     assert {name for name in DOCUMENTED if options[name].required} == {"--data-file"}
     assert list(options["--svm-kernel"].type.choices) == ["rbf", "linear"]
-    assert list(options["--algorithm"].type.choices) == ["all", "knn", "kmeans", "svm"]
+    assert list(options["--algorithm"].type.choices) == ["all", "knn", "kmeans", "svm", "mlp"]
 
 
 def test_the_help_text_names_every_option_and_its_default(cli):
@@ -105,14 +107,14 @@ def test_folders_default_to_models_and_cache_where_the_command_is_run(
     assert files_in(tmp_path) == [".cache", "models"]
 
 
-def test_three_files_and_one_line_that_says_so(train, tmp_path, write_lines):
+def test_four_files_and_one_line_that_says_so(train, tmp_path, write_lines):
     out, data = tmp_path / "out", tmp_path / "short.jsonl"
     record = {"category": "law", "performance": 0.5, "response_time": 1.0}
     write_lines(data, [record | {"query": f"why {i}?", "model_name": name} for i in range(9) for name in "ab"])
     done = train(out, data_file=data)
     assert (done.status, done.err) == (0, "")
     assert files_in(out) == sorted(FILES.values())
-    assert done.out == f"trained knn, kmeans, svm on 9 queries x 2 models with encoder tiny-bert -> {out}\n"
+    assert done.out == f"trained knn, kmeans, svm, mlp on 9 queries x 2 models with encoder tiny-bert -> {out}\n"
 
 
 def test_one_algorithm_leaves_the_other_files_alone(train, tmp_path):
@@ -131,12 +133,12 @@ def test_the_same_seed_gives_the_same_bytes_with_a_cold_and_a_warm_cache(train, 
         assert (tmp_path / "cold" / name).read_bytes() == (tmp_path / "warm" / name).read_bytes(), name
 
 
-def test_another_seed_changes_kmeans_and_nothing_else(train, tmp_path):
+def test_another_seed_changes_kmeans_and_mlp_and_nothing_else(train, tmp_path):
     for seed in (0, 1):
         assert train(tmp_path / str(seed), "--seed", seed).status == 0
     for algorithm in FILES:
         first, second = (read(tmp_path / seed, algorithm) for seed in "01")
-        assert (without_own(first) == without_own(second)) is (algorithm != "kmeans")
+        assert (without_own(first) == without_own(second)) is (algorithm in ("knn", "svm"))
         assert first["gpu_select"]["options"].pop("seed") == 0
         assert second["gpu_select"]["options"].pop("seed") == 1
         assert first["gpu_select"] == second["gpu_select"]
@@ -149,6 +151,7 @@ def test_everything_of_ours_stands_under_one_key(train, tmp_path):
         "knn": {"algorithm", "trained", "k", "embeddings", "labels", "qualities"},
         "kmeans": {"algorithm", "trained", "num_clusters", "centroids", "cluster_models"},
         "svm": svm,
+        "mlp": {"algorithm", "trained", "model_names", "feature_dim", "hidden_sizes", "n_classes", "dropout", "layers"},
     }
     for algorithm, keys in standard.items():
         assert set(read(tmp_path / "rbf", algorithm)) == {*keys, "gpu_select"}
@@ -162,14 +165,7 @@ def test_a_file_says_where_it_comes_from(train, tmp_path, tiny_encoder_path):
         own = read(tmp_path / "out", algorithm)["gpu_select"]
         assert own["encoder"] == {"name": "tiny-bert", "fingerprint": encoder.fingerprint, "dim": 32}
         assert own["domains"] == list(WIRE_ORDER)
-        assert own["options"] == {
-            "knn_k": 7,
-            "kmeans_clusters": 8,
-            "svm_kernel": "rbf",
-            "svm_gamma": 1.0,
-            "quality_weight": 0.9,
-            "seed": 3,
-        }
+        assert own["options"] == TrainOptions().changed({"knn": {"k": 7}, "seed": 3}).as_mapping()
         assert len(unpack_digests(own["data"].pop("query_digests"))) == 40
         assert own["data"] == {"records": 200, "queries": 40, "models": list(MODEL_NAMES)}
         assert set(own["domain_models"].values()) <= set(MODEL_NAMES)
@@ -187,6 +183,7 @@ def test_a_file_says_where_it_comes_from(train, tmp_path, tiny_encoder_path):
         ("svm", []),
         ("svm", ["--svm-gamma", 10]),
         ("svm", ["--svm-kernel", "linear"]),
+        ("mlp", []),
     ],
     ids=lambda value: "-".join(map(str, value)).strip("-") or "default" if isinstance(value, list) else value,
 )
@@ -275,7 +272,7 @@ def check_failed(done, folder, text: str) -> None:
         (["--device", "cuda:99"], "error: device cuda:99: PyTorch sees "),
         (["--embedding-model", "nonesuch"], "error: encoder 'nonesuch': no such folder, and not a hub id"),
         (["--data-file", "nonesuch.jsonl"], "error: cannot read nonesuch.jsonl: No such file or directory"),
-        (["--quality-weight", "nan"], "error: quality-weight: expected a number in [0, 1], got nan"),
+        (["--quality-weight", "nan"], "error: quality_weight: expected a number in [0, 1], got nan"),
         (["--limit", "0"], "error: limit: expected an integer >= 1, got 0"),
         (["--cache-dir", "/dev/null/cache"], "error: cannot write to the cache folder /dev/null/cache"),
     ],
@@ -287,8 +284,8 @@ def test_a_bad_option_is_one_line(train, tmp_path, options, text):
 def test_all_bad_values_are_listed_at_once(train, tmp_path):
     bad = ["--knn-k", 0, "--kmeans-clusters", 0, "--svm-gamma", -1, "--quality-weight", 2, "--seed", -1]
     done = train(tmp_path / "out", *bad, "--batch-size", 0, "--limit", -5)
-    check_failed(done, tmp_path / "out", "knn-k: expected an integer >= 1, got 0; kmeans-clusters: expected")
-    for name in ("svm-gamma", "quality-weight", "seed", "batch-size", "limit"):
+    check_failed(done, tmp_path / "out", "error: knn.k: expected an integer >= 1, got 0; kmeans.clusters: expected")
+    for name in ("svm.gamma", "quality_weight", "seed", "batch-size", "limit"):
         assert f"; {name}: expected " in done.err
     assert not (tmp_path / "out").exists()
 
@@ -378,7 +375,7 @@ def test_an_interrupt_leaves_nothing_half_written(train, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--data-file", "x", "--knn-k", "many"], ["--data-file", "x", "--algorithm", "mlp"], ["--no-such-option"]],
+    [[], ["--data-file", "x", "--knn-k", "many"], ["--data-file", "x", "--algorithm", "tree"], ["--no-such-option"]],
 )
 def test_wrong_usage_is_status_two_and_no_traceback(cli, arguments):
     done = cli("train", *arguments)
