@@ -20,10 +20,12 @@ __all__ = ["Problems", "fit_svm", "problems", "unit_points"]
 
 
 def fit_svm(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: SVMSettings) -> SVMFile:
-    """Train, for each model, a machine that separates queries where it gains from those where it loses.
+    """Train, for each model, a machine that separates queries where it beats the best single model from the others.
 
-    A query's sign is that of the model's advantage over the mean of the query's outcomes, its weight the advantage's
-    size: queries on which all models do alike weigh nothing, and a query that nobody else answers weighs most.
+    The best single model is what a selector has to beat, so its own machine is constant 0. For each other model, a
+    query's sign is that of what choosing it gains or loses, its weight the size of that: queries on which both do alike
+    weigh nothing. A reference that is no choice, such as the mean of all models, would spend the machines on telling
+    good models from bad ones, and not on which is best.
 
     Args:
         features_QD: (Q, D) float32; scaled to unit norm here, as the engine does with queries.
@@ -35,7 +37,8 @@ def fit_svm(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float
     todo = problems(utility_QM, points_QD)
     kernel = Kernel(points_QD, settings.gamma if settings.kernel == "rbf" else None)
     beta_MQ, rho_M = solve(kernel, todo.sign_MQ, settings.c * todo.weight_MQ)
-    beta_MQ, rho_M = todo.comparable(beta_MQ, rho_M)
+    beta_MQ = beta_MQ.cpu().double() * todo.scale_M[:, None]
+    rho_M = -todo.comparable(-rho_M[:, None])[:, 0]
     rows_QD = as_rows(unit_points(features_QD, 1.0), settings.domain_weight).cpu()
     if settings.kernel == "linear":
         weights_MD = beta_MQ @ rows_QD.double()
@@ -66,27 +69,39 @@ class Problems:
     """What M machines have to learn."""
 
     sign_MQ: Tensor
-    """1 where the model gains, -1 where it loses."""
+    """1 where the model gains on the best single one, -1 where it loses."""
     weight_MQ: Tensor
-    """What is at stake; 0 where there is no outcome."""
-    stake_M: Tensor
-    """Root mean square of a model's gains and losses, shrunk where few of them are known."""
+    """What is at stake; 0 where there is no outcome, and for the best single model."""
+    scale_M: Tensor
+    """What a machine's value is worth; 0 for the best single model."""
+    shift_M: Tensor
+    """What is believed of a model of which few outcomes are known."""
 
-    def comparable(self, beta_MQ: Tensor, rho_M: Tensor) -> tuple[Tensor, Tensor]:
-        """Solved machines in units of utility, on the CPU.
+    def comparable(self, values_MQ: Tensor) -> Tensor:
+        """Values of solved machines in units of utility, on the CPU.
 
         A machine's values come near 1 or -1 whatever is at stake. So they are multiplied by the root mean square of the
-        model's gains: where several models gain, the one that gains more is chosen. Few outcomes are believed less.
+        model's gains and losses: where several models gain, the one that gains more is chosen. Machines that know few
+        outcomes are pulled to the model's mean.
         """
-        return beta_MQ.cpu().double() * self.stake_M[:, None], rho_M.cpu().double() * self.stake_M
+        return values_MQ.cpu().double() * self.scale_M[:, None] + self.shift_M[:, None]
 
 
 def problems(utility_QM: NDArray[np.float64], like: Tensor) -> Problems:
     """The learning problems of a table of utilities, on the device of `like`."""
-    gain_QM = centred(utility_QM).gain_QM
-    known_M = np.isfinite(gain_QM).sum(axis=0)
-    gain_MQ = torch.from_numpy(np.nan_to_num(gain_QM).T.copy())
-    stake_M = (gain_MQ.square().sum(dim=1) / torch.from_numpy(known_M).clamp(min=1)).sqrt()
-    stake_M *= torch.from_numpy(known_M / (known_M + SHRINKAGE))
-    gain_MQ = gain_MQ.to(like.device, torch.float32 if like.device.type == "mps" else torch.float64)
-    return Problems(torch.where(gain_MQ >= 0, 1.0, -1.0), gain_MQ.abs(), stake_M)
+    gains = centred(utility_QM)
+    best = int(gains.mean_M.argmax())
+    best_Q = np.where(np.isfinite(utility_QM[:, best]), gains.gain_QM[:, best], gains.mean_M[best])
+    lead_QM = gains.gain_QM - best_Q[:, None]
+    known_M = np.isfinite(lead_QM).sum(axis=0)
+    lead_QM = np.nan_to_num(lead_QM)
+    stake_M = np.sqrt((lead_QM**2).sum(axis=0) / np.maximum(known_M, 1))
+    trust_M = known_M / (known_M + SHRINKAGE)
+    lead_MQ = torch.from_numpy(lead_QM.T.copy())
+    lead_MQ = lead_MQ.to(like.device, torch.float32 if like.device.type == "mps" else torch.float64)
+    return Problems(
+        torch.where(lead_MQ >= 0, 1.0, -1.0),
+        lead_MQ.abs(),
+        torch.from_numpy(trust_M * stake_M),
+        torch.from_numpy((1 - trust_M) * (gains.mean_M - gains.mean_M[best])),
+    )

@@ -32,7 +32,14 @@ def svm_choices(data: FoldedData, grid: list[SVMSettings]) -> Iterator[tuple[SVM
         beta_PQ, rho_P = solve(kernel, sign_PQ, cost_PQ, tolerance=_TOLERANCE)
         value_PQ = (kernel.product(beta_PQ) - rho_P[:, None]).cpu().double()
         value_SFMQ = value_PQ.view(len(mine), len(folds), n_models, -1)
-        stake_FM = torch.stack([fold.stake_M for fold in folds])
-        best_SFQ = (value_SFMQ * stake_FM[:, :, None]).argmax(dim=2).numpy()
+        best_SFQ = np.stack(
+            [
+                [
+                    fold.comparable(value_MQ).argmax(dim=0).numpy()
+                    for fold, value_MQ in zip(folds, value_FMQ, strict=True)
+                ]
+                for value_FMQ in value_SFMQ
+            ]
+        )
         for s, best_FQ in zip(mine, best_SFQ, strict=True):
             yield s, best_FQ[data.fold_Q, np.arange(best_FQ.shape[1])]
