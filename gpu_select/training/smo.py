@@ -28,6 +28,7 @@ _CPU_STATE = 1 << 18
 _CPU_PROBLEMS = 16
 """Fewer problems than this share a CPU thread."""
 
+_WORTH_STARTING_FULL = 0.04
 _CHECK_EVERY = 64
 _MAX_ROUNDS = 200
 _MAX_ITERATIONS = 1_000_000
@@ -68,13 +69,15 @@ class Kernel:
         return rows_RW
 
     def product(self, beta_PQ: Tensor, *, fast: bool = False) -> Tensor:
-        """(P, Q) beta @ kernel matrix: from float32 rows where they are at hand and it is to be fast, else exactly."""
+        """(P, Q) beta @ kernel matrix: from float32 rows if it is to be fast, else exactly."""
         if fast and self.gram_QW is not None:
             return (beta_PQ.float() @ self.gram_QW)[:, : len(self)].to(self.dtype)
         if self._exact_QQ is not None:
             return beta_PQ @ self._exact_QQ
-        blocks = torch.split(self._exact_QD, self._block)
-        return torch.cat([beta_PQ @ self._between(x_bD, self._exact_QD).T for x_bD in blocks], dim=1)
+        x_QD = self._features_QD if fast else self._exact_QD
+        beta_PQ = beta_PQ.to(x_QD.dtype)
+        blocks = [beta_PQ @ self._between(x_bD, x_QD).T for x_bD in torch.split(x_QD, self._block)]
+        return torch.cat(blocks, dim=1).to(self.dtype)
 
     @property
     def _block(self) -> int:
@@ -129,7 +132,7 @@ def solve(
     sign_PQ, cost_PQ = sign_PQ.to(kernel.dtype), cost_PQ.to(kernel.dtype)
     lower_PQ, upper_PQ = (-cost_PQ).where(sign_PQ < 0, 0.0), cost_PQ.where(sign_PQ > 0, 0.0)
     if start_PQ is None:
-        beta_PQ, error_PQ = torch.zeros_like(cost_PQ), sign_PQ.clone()
+        beta_PQ, error_PQ = _start(kernel, sign_PQ, lower_PQ, upper_PQ)
     else:
         beta_PQ = _feasible(start_PQ.to(kernel.dtype), lower_PQ, upper_PQ)
         error_PQ = sign_PQ - kernel.product(beta_PQ, fast=True)
@@ -147,6 +150,19 @@ def solve(
     return beta_PQ, -_intercept(beta_PQ, error_PQ, lower_PQ, upper_PQ, sign_PQ, up_P, down_P)
 
 
+def _start(kernel: Kernel, sign_PQ: Tensor, lower_PQ: Tensor, upper_PQ: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, Q) coefficients and errors to start from: all at their bounds, or zero where that is far too much.
+
+    Where labels are noisy, most of them end at their bounds: it takes half as many steps to move the others away.
+    """
+    full_PQ = _feasible(lower_PQ + upper_PQ, lower_PQ, upper_PQ)
+    value_PQ = kernel.product(full_PQ, fast=True)
+    # the best multiple of it
+    share_P = (sign_PQ * full_PQ).sum(dim=1) / (value_PQ * full_PQ).sum(dim=1)
+    taken_P1 = (share_P > _WORTH_STARTING_FULL)[:, None]
+    return full_PQ.where(taken_P1, 0.0), sign_PQ - value_PQ.where(taken_P1, 0.0)
+
+
 def _feasible(beta_PQ: Tensor, lower_PQ: Tensor, upper_PQ: Tensor) -> Tensor:
     """Within the bounds, and of sum 0: what is too much goes first from those furthest from their bound."""
     # what was at a bound, and was multiplied, may miss the new one by the last bit
@@ -158,7 +174,9 @@ def _feasible(beta_PQ: Tensor, lower_PQ: Tensor, upper_PQ: Tensor) -> Tensor:
     sorted_PQ = size_PQ.gather(1, order_PQ)
     before_PQ = sorted_PQ.cumsum(dim=1) - sorted_PQ
     taken_PQ = (excess_P1.abs() - before_PQ).clamp(min=0.0).minimum(sorted_PQ)
-    return beta_PQ - excess_P1.sign() * torch.zeros_like(beta_PQ).scatter_(1, order_PQ, taken_PQ)
+    beta_PQ = beta_PQ - excess_P1.sign() * torch.zeros_like(beta_PQ).scatter_(1, order_PQ, taken_PQ)
+    # with one sign only all of it is too much, exactly
+    return beta_PQ.where(((beta_PQ < 0).any(dim=1) & (beta_PQ > 0).any(dim=1))[:, None], 0.0)
 
 
 def _extremes(beta_PQ: Tensor, error_PQ: Tensor, lower_PQ: Tensor, upper_PQ: Tensor) -> tuple[Tensor, Tensor]:
