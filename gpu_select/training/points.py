@@ -43,10 +43,10 @@ def as_centroids(centers_KD: Tensor, domain_weight: float) -> Tensor:
     if domain_weight == 1:
         return centers_KD
     w = domain_weight
-    tail_KT = centers_KD[:, -N_DOMAINS:].double() * w**0.5  # w p
+    # on the CPU: not every device has float64
+    tail_KT = centers_KD[:, -N_DOMAINS:].cpu().double() * w**0.5  # w p
     linear = w - 1
     constant_K = (w - 1) * tail_KT.square().sum(dim=1) / w if w > 0 else torch.zeros(len(tail_KT), dtype=torch.float64)
-    constant_K = constant_K.to(tail_KT.device)
     # any constant may be added to all distances: the least one for which every center has a root
     squared_K = linear**2 - N_DOMAINS * constant_K
     root_K = (squared_K - squared_K.min().clamp(max=0)).sqrt()

@@ -1,0 +1,154 @@
+"""The regression that stands behind labels and clusters, against dense kernel ridge regression in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_select.training import estimate
+from gpu_select.training.estimate import Regression
+
+NAN = float("nan")
+
+
+def task(n: int, seed: int, n_models: int = 3, dim: int = 13) -> tuple[torch.Tensor, np.ndarray]:
+    """Points, and targets that depend on them, with noise."""
+    rng = np.random.default_rng(seed)
+    points = rng.standard_normal((n, dim))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    taste = np.random.default_rng(99).standard_normal((dim, n_models))
+    return torch.from_numpy(points.astype(np.float32)), np.tanh(points @ taste) + 0.3 * rng.standard_normal(
+        (n, n_models)
+    )
+
+
+def kernel(one: torch.Tensor, other: torch.Tensor, gamma: float) -> np.ndarray:
+    return np.exp(-gamma * torch.cdist(one.double(), other.double()).square().numpy())
+
+
+def dense(points: torch.Tensor, target: np.ndarray, known: np.ndarray, gamma: float, ridge: float) -> np.ndarray:
+    """(Q,) what kernel ridge regression on the known rows says of all."""
+    gram = kernel(points, points, gamma)
+    weights = np.linalg.solve(gram[np.ix_(known, known)] + ridge * np.eye(known.sum()), target[known])
+    return gram[:, known] @ weights
+
+
+def dense_without(points, target, known, gamma, ridge) -> np.ndarray:
+    """(Q,) the same with each row really left out in turn."""
+    out = dense(points, target, known, gamma, ridge)
+    for q in np.flatnonzero(known):
+        others = known.copy()
+        others[q] = False
+        out[q] = dense(points, target, others, gamma, ridge)[q]
+    return out
+
+
+@pytest.mark.parametrize(("gamma", "ridge"), [(0.5, 3.0), (1.0, 10.0), (8.0, 0.5), (1e-3, 1.0)])
+def test_it_is_kernel_ridge_regression_with_and_without_the_own_outcome(gamma, ridge):
+    points, target = task(97, 0)
+    found = Regression(points, gamma, seed=0).fit(target, ridge)
+    everything = np.ones(97, bool)
+    for m in range(3):
+        fitted = dense(points, target[:, m], everything, gamma, ridge)
+        held_out = dense_without(points, target[:, m], everything, gamma, ridge)
+        np.testing.assert_allclose(found.fitted_QM[:, m], fitted, atol=1e-3)
+        np.testing.assert_allclose(found.held_out_QM[:, m], held_out, atol=1e-3)
+        assert np.abs(fitted - held_out).max() > 0.01
+
+
+def test_holes_are_each_models_own():
+    points, target = task(89, 1, n_models=4)
+    rng = np.random.default_rng(1)
+    target[rng.random(89) < 0.4, 0] = NAN
+    target[rng.random(89) < 0.9, 1] = NAN
+    target[:, 3] = NAN
+    found = Regression(points, 1.0, seed=0).fit(target, 2.0)
+    for m in range(3):
+        known = np.isfinite(target[:, m])
+        filled = np.nan_to_num(target[:, m])
+        np.testing.assert_allclose(found.fitted_QM[:, m], dense(points, filled, known, 1.0, 2.0), atol=1e-3)
+        np.testing.assert_allclose(found.held_out_QM[:, m], dense_without(points, filled, known, 1.0, 2.0), atol=1e-3)
+        np.testing.assert_allclose(found.held_out_QM[~known, m], found.fitted_QM[~known, m])
+    # of a model without outcomes it believes what it believes without any
+    assert not found.fitted_QM[:, 3].any()
+    assert not found.held_out_QM[:, 3].any()
+
+
+def test_several_ridges_are_each_as_if_alone():
+    points, target = task(70, 2)
+    target[::3, 1] = NAN
+    regression = Regression(points, 1.0, seed=0)
+    together = regression.fit_each(target, [1.0, 10.0, 30.0])
+    for ridge, found in zip((1.0, 10.0, 30.0), together, strict=True):
+        alone = regression.fit(target, ridge)
+        np.testing.assert_array_equal(found.fitted_QM, alone.fitted_QM)
+        np.testing.assert_array_equal(found.held_out_QM, alone.held_out_QM)
+    sizes = [np.abs(found.fitted_QM).mean() for found in together]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+@pytest.mark.parametrize("n_landmarks", [100, 200])
+def test_with_more_queries_than_landmarks_it_stays_close(monkeypatch, n_landmarks):
+    points, target = task(400, 3)
+    exact = Regression(points, 0.7, seed=0).fit(target, 5.0)
+    monkeypatch.setattr(estimate, "_MOST_LANDMARKS", n_landmarks)
+    found = Regression(points, 0.7, seed=0).fit(target, 5.0)
+    for name in ("fitted_QM", "held_out_QM"):
+        error = getattr(found, name) - getattr(exact, name)
+        assert np.sqrt(np.mean(error**2)) < 0.15 * getattr(exact, name).std()
+    # and the leverage formula holds for what is spanned: leaving a row out really gives the same
+    q = 7
+    without = target.copy()
+    without[q] = NAN
+    again = Regression(points, 0.7, seed=0).fit(without, 5.0)
+    np.testing.assert_allclose(found.held_out_QM[q], again.fitted_QM[q], atol=1e-3)
+
+
+def test_the_seed_chooses_landmarks_and_nothing_else_does(monkeypatch):
+    monkeypatch.setattr(estimate, "_MOST_LANDMARKS", 50)
+    points, target = task(300, 4)
+    torch.manual_seed(1)
+    first = Regression(points, 1.0, seed=0).fit(target, 5.0).fitted_QM
+    state = torch.random.get_rng_state()
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(first, Regression(points, 1.0, seed=0).fit(target, 5.0).fitted_QM)
+    assert not np.array_equal(first, Regression(points, 1.0, seed=1).fit(target, 5.0).fitted_QM)
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_blocks_make_no_difference(monkeypatch):
+    points, target = task(150, 5)
+    whole = Regression(points, 1.0, seed=0).fit(target, 5.0)
+    monkeypatch.setattr(estimate, "_BLOCK_ELEMENTS", 7 * 150)
+    blocks = Regression(points, 1.0, seed=0).fit(target, 5.0)
+    np.testing.assert_allclose(blocks.held_out_QM, whole.held_out_QM, atol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("ridge", [1e-3, 10.0])
+def test_queries_that_are_all_the_same_do_no_harm(gamma, ridge):
+    points = torch.ones(1500, 20) / 20**0.5
+    target = np.random.default_rng(0).normal(0.3, 0.1, (1500, 2))
+    found = Regression(points, gamma, seed=0).fit(target, ridge)
+    # their mean, pulled to 0 as if there were `ridge` more of them
+    np.testing.assert_allclose(found.fitted_QM, np.tile(target.sum(axis=0) / (1500 + ridge), (1500, 1)), atol=2e-3)
+    others = (target.sum(axis=0) - target) / (1499 + ridge)
+    np.testing.assert_allclose(found.held_out_QM, others, atol=2e-3)
+
+
+def test_a_single_query_is_believed_by_its_ridge_and_its_own_outcome_tells_nothing():
+    found = Regression(torch.ones(1, 5), 1.0, seed=0).fit(np.array([[0.8, NAN]]), 3.0)
+    np.testing.assert_allclose(found.fitted_QM, [[0.8 / 4, 0.0]], atol=1e-4)
+    np.testing.assert_allclose(found.held_out_QM, [[0.0, 0.0]], atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_it_is_the_same():
+    points, target = task(300, 6)
+    target[::4, 1] = NAN
+    here, there = (Regression(x, 1.0, seed=0).fit(target, 5.0) for x in (points, points.cuda()))
+    np.testing.assert_allclose(there.fitted_QM, here.fitted_QM, atol=2e-3)
+    np.testing.assert_allclose(there.held_out_QM, here.held_out_QM, atol=2e-3)
