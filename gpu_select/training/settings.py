@@ -135,7 +135,8 @@ _SINGLE = ("quality_weight", "seed")
 
 
 def _unknown(name: str, taken: set[str]) -> str:
-    shown = brief(name)[1:-1]  # the names of a file may be of any length
+    # a file's names may be of any length, and have line ends
+    shown = name if len(name) <= 60 and name.isprintable() else brief(name)
     return f"{shown}: no such setting; expected one of {', '.join(sorted(taken))}"
 
 

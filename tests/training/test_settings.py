@@ -189,7 +189,7 @@ def test_options_come_back_from_yaml_as_they_were(tmp_path_factory, options):
         ("knn: {k: yes}", ": knn.k: expected an integer >= 1, got 'yes'"),
         ("knn: {k: 0x10, gamma: .inf}", ": knn.gamma: expected a number > 0 and at most 1e+06, got inf"),
         ('"knn\\nerror: done": {}', ": no such setting; expected one of "),
-        (f"{'k' * 900}: 1", "...: no such setting"),
+        (f"{'k' * 900}: 1", "kkk...: no such setting"),
         (f"svm: {{kernel: {'r' * 5000}}}", "..."),
         (f"knn: {'[' * 500}", "nested deeper"),
         ("seed: 9" + "9" * 5000, "an integer of 5001 digits"),
