@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo    train three selectors on simulated data, validate them and route a log (results in demo/)"
+	@echo "make demo    train four selectors on simulated data, validate them and route a log (results in demo/)"
 	@echo "make test    run the test suite (more options for pytest: PYTEST_ARGS='-k wire -x')"
 	@echo "make lint    ruff and mypy"
 	@echo "make clean   remove build outputs, caches and demo/; .venv and models/ stay"

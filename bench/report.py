@@ -22,7 +22,7 @@ CHART = RESULTS / "throughput.png"
 BEGIN, END = "<!-- bench/report.py writes from here -->", "<!-- to here -->"
 
 DEVICES = ("cuda", "cpu")
-NAMES = {"knn": "KNN", "kmeans": "KMeans", "svm": "SVM"}
+NAMES = {"knn": "KNN", "kmeans": "KMeans", "svm": "SVM", "mlp": "MLP"}
 SELECTION = {
     "knn": "KNN, 7,500 rows, k = 5",
     "kmeans": "KMeans, 64 clusters",
@@ -211,11 +211,58 @@ def _determinism(document: Document) -> Section:
     return text, [*header, "times the time"], rows
 
 
+def _quality(document: Document) -> Section:
+    peers = list(document["results"][0]["against"])
+
+    def difference(row: Document, peer: str) -> str:
+        if row["strategy"] == peer:
+            return "-"
+        found = row["against"][peer]
+        return f"{found['mean']:+.4f} ({found['ci95'][0]:+.4f} to {found['ci95'][1]:+.4f})"
+
+    rows = [
+        [NAMES.get(row["strategy"], row["strategy"]), f"{row['quality']:.4f}", *(difference(row, p) for p in peers)]
+        for row in document["results"]
+    ]
+    bounds = document["bounds"]
+    text = (
+        f"**Quality of the chosen models**, tuned and trained on {' and '.join(document['data'])}, judged on "
+        f"{document['queries']:,} queries ({document['test']}); mean performance, and differences with paired 95 % "
+        f"intervals; encoder: {document['encoder']}; oracle {bounds['oracle']:.4f}, random {bounds['random']:.4f}"
+    )
+    return text, ["choice by", "quality", *(f"against {peer}" for peer in peers)], rows
+
+
+def _svm(document: Document) -> Section:
+    rows = [
+        [
+            f"{row['rows']:,} queries x {row['models']} models, gamma {row['gamma']:g}, C {row['C']:g}",
+            *(_time(row["seconds"][key]) for key in ("ours", "SVC")),
+            f"{row['speedup_over_SVC']:.2f}",
+            f"{row['objective_difference']:.0e}",
+            f"{row['gap']:.0e}",
+        ]
+        for row in document["results"]
+    ]
+    tuning = document["tuning"]
+    text = (
+        f"**Training of SVM machines** on {document['data']} at D = {document['dim']}, the kernel matrix included, "
+        f"medians of {document['repeats']} interleaved runs; the {tuning['machines']:,} machines of a cross-validation "
+        f"took {_time(tuning['seconds'])}"
+    )
+    header = ["problem", "gpu_select", "SVC, one by one", "ratio", "objectives differ by", "our largest KKT gap"]
+    return text, header, rows
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 SECTIONS: dict[str, Callable[[Document], Section]] = {
+    "quality_mmlu_pro": _quality,
+    "quality_mmlu_pro_dev": _quality,
+    "quality_llmrouter": _quality,
+    "svm": _svm,
     "end_to_end": _end_to_end,
     "selection": _selection,
     "knn": _knn,

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command(name="demo")
 @click.option("--output-dir", default="demo", show_default=True, metavar="DIR", help="Where data and results go.")
 def command(output_dir: str) -> None:
-    """Train three selectors, validate them and route a log of 2,000 queries.
+    """Train four selectors, validate them and route a log of 2,000 queries.
 
     The benchmark records and the log are SIMULATED, from templates over the 14 domains; the encoder is the real MiniLM.
     """
