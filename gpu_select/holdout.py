@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpu_select.artifacts import selector_of
-from gpu_select.records import OutcomeTable
+from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.resampling import intervals
 from gpu_select.training import TrainOptions, fit
 from gpu_select.training.tuning.folds import FoldedData, best_single
@@ -48,7 +48,7 @@ def check_held_out(
         options: the settings to check.
         algorithms: the selectors to check.
     """
-    if len(table.queries) < _LEAST_QUERIES:
+    if len(np.unique(query_digests(table.queries))) < _LEAST_QUERIES:
         return
     data = FoldedData.of(features_QD, table, n_folds=_PARTS, quality_weight=options.quality_weight, seed=options.seed)
     learned, held_out = data.rows(0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpu_select.errors import ConfigError, DataError
-from gpu_select.records import OutcomeTable
+from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.resampling import intervals
 from gpu_select.training.settings import TrainOptions
 from gpu_select.training.tuning.estimates import Estimates
@@ -87,8 +87,9 @@ def tune(
     if n_folds < 2:
         raise ConfigError("folds", n_folds, "an integer >= 2")
     least = max(_LEAST_QUERIES, 2 * n_folds)
-    if len(table.queries) < least:
-        raise DataError(f"expected at least {least} different queries to tune on, got {len(table.queries)}")
+    n_different = len(np.unique(query_digests(table.queries)))
+    if n_different < least:
+        raise DataError(f"expected at least {least} different queries to tune on, got {n_different}")
     data = FoldedData.of(features_QD, table, n_folds=n_folds, quality_weight=base.quality_weight, seed=base.seed)
     n_rows = min(int((data.fold_Q != fold).sum()) for fold in range(data.n_folds))
     grids: dict[str, list[Any]] = {
