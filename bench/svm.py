@@ -2,7 +2,7 @@
 
     python bench/svm.py [--train records.jsonl.gz] [--cache-dir DIR] [--device cuda]
 
-One weighted machine a model, as `gpu-select train` fits them: a query's sign is that of the model's quality less the
+One weighted machine a model, as `gpu-select train` fits them: a query's sign is that of the model's utility less the
 mean of the query's, its weight the size of that. Both sides stop at a gap of 1e-3 and compute their own kernel; SVC,
 which stays on the CPU, fits one machine after the other. Then the load of `gpu-select tune`, without a peer: 8 widths
 x 5 bounds x 5 folds, all of whose machines are solved over one kernel matrix a width. Without --train: 5,000
@@ -40,11 +40,11 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.train is None:
-        features_QD, quality_QM = _synthetic(arguments.rows)
+        features_QD, utility_QM = _synthetic(arguments.rows)
     else:
-        features_QD, quality_QM = _real(arguments.train, arguments.cache_dir, arguments.rows, device)
+        features_QD, utility_QM = _real(arguments.train, arguments.cache_dir, arguments.rows, device)
     points_QD = unit(features_QD)
-    gain_MQ = torch.from_numpy(np.nan_to_num(quality_QM - np.nanmean(quality_QM, axis=1, keepdims=True)).T.copy())
+    gain_MQ = torch.from_numpy(np.nan_to_num(utility_QM - np.nanmean(utility_QM, axis=1, keepdims=True)).T.copy())
     results = [_against_svc(points_QD, gain_MQ, *setting, device, arguments.repeats) for setting in SETTINGS]
     print("| rows | models | gamma | C | ours | SVC | ratio | objectives differ by | our gap |")
     for row in results:
@@ -65,11 +65,12 @@ def main() -> None:
 
 
 def _synthetic(n_rows: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Features of MiniLM's size, and right and wrong answers of six models that depend on them a little."""
+    """Features of MiniLM's size, and six models' answers of all qualities that depend on them a little."""
     features_QD = clustered_features(n_rows, 398, seed=1)
     rng = np.random.default_rng(0)
     logits_QM = 0.5 * unit(features_QD).numpy() @ rng.standard_normal((398, 6)) + rng.normal(0, 0.3, 6)
-    return features_QD, (rng.random(logits_QM.shape) < 1 / (1 + np.exp(-logits_QM))).astype(np.float64)
+    right_QM = rng.random(logits_QM.shape) < 1 / (1 + np.exp(-logits_QM))
+    return features_QD, 0.9 * right_QM + 0.1 * rng.random(logits_QM.shape)
 
 
 def _real(path: Path, cache_dir: Path | None, most: int, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
@@ -78,6 +79,8 @@ def _real(path: Path, cache_dir: Path | None, most: int, device: torch.device) -
     from gpu_select.encoder import EmbeddingCache, embed, load_encoder
     from gpu_select.features import build_features
     from gpu_select.records import read_outcomes
+    from gpu_select.training import TrainOptions
+    from gpu_select.training.utility import utilities
 
     table, _ = read_outcomes(str(path), limit=most)
     encoder = load_encoder("minilm", device=device)
@@ -88,7 +91,9 @@ def _real(path: Path, cache_dir: Path | None, most: int, device: torch.device) -
     )
     with kept as cache:
         vectors = embed(encoder, table.queries, batch_size=32, cache=cache).vectors
-    return build_features(vectors.cpu(), torch.from_numpy(table.domain_indices())), table.quality_QM
+    return build_features(vectors.cpu(), torch.from_numpy(table.domain_indices())), utilities(
+        table, TrainOptions().quality_weight
+    )
 
 
 def _against_svc(
