@@ -70,6 +70,9 @@ def tune(
     target = Path(output)
     if target.suffix not in (".yaml", ".yml"):
         raise OutputError(f"output: expected a name that ends in .yaml or .yml, got {output}; the table goes to .json")
+    for path in (target, target.with_suffix(".json")):
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder")
     check_writable(str(target.parent))
     data = embed_records(
         data_file,

@@ -122,14 +122,17 @@ class Fields:
         return {name: inner.maybe_number(name) for name in inner.names()}
 
     def scalars_by_name(self, field: str) -> Mapping[str, str | float | bool | None]:
-        """An object of texts, numbers, true, false and null."""
+        """An object of texts, numbers, true, false and null; a list of numbers, such as layers' sizes, as a text."""
         inner = self.inner(field)
+        out = dict(inner._value)
         for name, value in inner._value.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 inner._number(name, value)
+            elif isinstance(value, list):
+                out[name] = ", ".join(f"{number:g}" for number in inner.numbers(name)) or "none"
             elif value is not None and not isinstance(value, (str, bool)):
                 raise inner.error(name, "a text, a number, true, false or null", value)
-        return dict(inner._value)
+        return out
 
     def _number(self, field: str, value: object, low: float = -math.inf, high: float = math.inf) -> float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
