@@ -381,3 +381,119 @@ def test_wrong_usage_is_status_two_and_no_traceback(cli, arguments):
     done = cli("train", *arguments)
     assert done.status == 2
     assert done.err.startswith("Usage: gpu-select train ")
+
+
+# ---------------------------------------------------------------- settings from a file
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    def run(text: str) -> Path:
+        (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
+        return tmp_path / "settings.yaml"
+
+    return run
+
+
+def test_settings_of_a_file_reach_the_selectors(train, tmp_path, write_config):
+    config = write_config("knn: {k: 3, domain_weight: 0.25}\nsvm:\n  kernel: linear\nquality_weight: 1\n")
+    assert train(tmp_path / "out", "--config", config, "--no-check").status == 0
+    knn = read(tmp_path / "out", "knn")
+    assert knn["k"] == 3
+    assert {max(row[-14:]) for row in knn["embeddings"]} == {0.25}
+    assert read(tmp_path / "out", "svm")["kernel_type"] == "Linear"
+    own = read(tmp_path / "out", "kmeans")["gpu_select"]["options"]
+    expected = {"knn": {"k": 3, "domain_weight": 0.25}, "svm": {"kernel": "linear"}, "quality_weight": 1}
+    assert own == TrainOptions().changed(expected).as_mapping()
+
+
+def test_an_option_wins_over_the_file_even_if_it_is_the_default(train, tmp_path, write_config):
+    config = write_config("knn: {k: 3}\nkmeans: {clusters: 2}\nseed: 7\n")
+    assert train(tmp_path / "out", "--config", config, "--knn-k", 5, "--seed", 8, "--no-check").status == 0
+    own = read(tmp_path / "out", "knn")["gpu_select"]["options"]
+    assert (own["knn"]["k"], own["kmeans"]["clusters"], own["seed"]) == (5, 2, 8)
+
+
+def test_mistakes_in_the_file_are_listed_at_once_with_its_name(train, tmp_path, write_config):
+    config = write_config("knn: {k: 0, neighbors: 3}\nforest: {}\nquality_weight: 7\n")
+    done = train(tmp_path / "out", "--config", config, "--batch-size", 0)
+    check_failed(done, tmp_path / "out", f"error: {config}: knn.neighbors: no such setting; expected one of ")
+    for text in ("knn.k: expected an integer >= 1, got 0", "forest: no such setting", "quality_weight: expected a "):
+        assert f"; {config}: {text}" in done.err
+    assert "; batch-size: expected an integer >= 1, got 0" in done.err
+
+
+def test_a_file_of_settings_that_is_missing_or_broken_is_one_line(train, tmp_path, write_config):
+    done = train(tmp_path / "out", "--config", tmp_path / "nonesuch.yaml")
+    check_failed(done, tmp_path / "out", f"error: cannot read {tmp_path / 'nonesuch.yaml'}: No such file or directory")
+    done = train(tmp_path / "out", "--config", config := write_config("knn: [unclosed"))
+    check_failed(done, tmp_path / "out", f"error: {config}: line 1, column ")
+
+
+# ---------------------------------------------------------------- the check at the end
+
+
+def test_a_line_a_selector_says_what_it_gains_on_held_out_queries(train, tmp_path):
+    done = train(tmp_path / "out")
+    lines = done.out.splitlines()
+    assert len(lines) + done.err.count("held-out queries: with these settings it loses") == 5
+    assert lines[0].startswith("trained knn, kmeans, svm, mlp on 120 queries x 5 models")
+    for line in lines[1:]:
+        assert line.split(":")[0] in FILES
+        assert " mean utility over always choosing sim-" in line
+        assert line.endswith(", on 24 held-out queries")
+
+
+@pytest.fixture
+def noise_file(tmp_path, write_lines) -> Path:
+    """Outcomes by chance: the first model does better on average, and nothing tells where."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(1000):
+        query = {"query": f"what is number {rng.integers(10**9)}?", "category": str(rng.choice(WIRE_ORDER))}
+        for name, mean in (("steady", 0.6), ("shaky", 0.4)):
+            performance = min(1.0, max(0.0, rng.normal(mean, 0.2)))
+            rows.append(query | {"model_name": name, "performance": performance, "response_time": 1.0})
+    return write_lines(tmp_path / "noise.jsonl", rows)
+
+
+def test_settings_that_lose_are_warned_of_in_one_line(train, tmp_path, write_config, noise_file):
+    # as many clusters as queries, each of which believes its one outcome
+    config = write_config("kmeans: {clusters: 10000, shrinkage: 0.001, gamma: 100000.0, ridge: 0.001}\n")
+    done = train(tmp_path / "out", "--config", config, "--algorithm", "kmeans", data_file=noise_file)
+    assert done.status == 0
+    (line,) = done.err.splitlines()
+    assert line.startswith("warning: kmeans: -0.0")
+    assert "mean utility over always choosing steady, on 200 held-out queries: with these settings it loses; " in line
+    assert "`gpu-select tune`" in line
+    assert len(done.out.splitlines()) == 1
+    assert files_in(tmp_path / "out") == ["kmeans_model.json"]
+
+
+def test_settings_that_do_not_lose_are_not_warned_of(train, tmp_path, noise_file):
+    done = train(tmp_path / "out", "--algorithm", "kmeans", data_file=noise_file)
+    assert (done.status, done.err) == (0, "")
+    assert len(done.out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("limit", "option", "n_lines"), [(50, [], 2), (49, [], 1), (50, ["--no-check"], 1)])
+def test_the_check_needs_fifty_queries_and_can_be_left_out(train, tmp_path, noise_file, limit, option, n_lines):
+    options = "--algorithm", "svm", "--limit", limit, *option
+    done = train(tmp_path / "out", *options, data_file=noise_file)
+    assert done.status == 0
+    assert len((done.out + done.err).splitlines()) == n_lines
+    assert ("held-out" in done.out + done.err) is (n_lines == 2)
+
+
+def test_the_check_changes_nothing_in_the_files(train, tmp_path):
+    assert train(tmp_path / "with").status == train(tmp_path / "without", "--no-check").status == 0
+    for name in FILES.values():
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+
+
+def test_one_query_in_many_spellings_is_not_checked(train, tmp_path, write_lines):
+    record = {"category": "law", "model_name": "a", "performance": 0.5, "response_time": 1.0}
+    data = write_lines(tmp_path / "data.jsonl", [record | {"query": "why?" + " " * i} for i in range(60)])
+    done = train(tmp_path / "out", "--algorithm", "knn", data_file=data)
+    assert done.status == 0, done.err
+    assert "held-out" not in done.out
