@@ -25,8 +25,6 @@ def test_on_thousands_of_queries_there_are_two_hundred_settings_forty_of_them_of
     assert len(grids[2]) >= 40
     for grid in grids:
         assert len(set(grid)) == len(grid)
-        for name, settings in zip(ALL, (grid[0], grid[-1]), strict=False):
-            assert settings == settings, name
 
 
 def test_every_setting_of_the_grids_is_one_that_train_takes():
