@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the result: quality_NAME-cpu.json")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--cache-dir", default=".cache")
+    parser.add_argument("--partitions", type=int, default=1, help="random ways of making the five parts")
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation inside tune")
     options = parser.parse_args()
     tables = [read_outcomes(path)[0] for path in [*options.data, *([options.test] if options.test else [])]]
@@ -52,21 +53,24 @@ def main() -> None:
         fresh = ~np.isin(query_digests(table.queries[n_learned:]), known)
         parts = [(np.arange(n_learned), n_learned + np.flatnonzero(fresh))]
     else:
-        fold_Q = assign_folds(table.queries, PARTS, seed=0)
-        parts = [(np.flatnonzero(fold_Q != k), np.flatnonzero(fold_Q == k)) for k in range(PARTS)]
-    scores: dict[str, np.ndarray] = {}
+        folds = [assign_folds(table.queries, PARTS, seed=seed) for seed in range(options.partitions)]
+        parts = [(np.flatnonzero(f != k), np.flatnonzero(f == k)) for f in folds for k in range(PARTS)]
+    sums: dict[str, np.ndarray] = {}
+    times_Q = np.zeros(len(table.queries))
     settings, seconds = [], []
     for learned, held_out in parts:
         start = time.perf_counter()
         chosen, picks = _picks(features, table, learned, held_out, options.folds)
         settings.append(chosen)
         seconds.append(time.perf_counter() - start)
+        times_Q[held_out] += 1
         for name, choice in picks.items():
-            row = scores.setdefault(name, np.full(len(table.queries), np.nan))
-            row[held_out] = table.quality_QM[held_out, choice]
-        done = np.isfinite(scores["best single"])
-        print(f"{done.sum()} queries:", ", ".join(f"{name} {np.nanmean(s):.4f}" for name, s in scores.items()))
-    judged = np.concatenate([held_out for _, held_out in parts])
+            row = sums.setdefault(name, np.zeros(len(table.queries)))
+            row[held_out] += table.quality_QM[held_out, choice]
+        judged = np.flatnonzero(times_Q)
+        # of a query that several partitions hold out, the mean
+        scores = {name: row / np.maximum(times_Q, 1) for name, row in sums.items()}
+        print(f"{times_Q.sum():.0f}:", ", ".join(f"{name} {s[judged].mean():.4f}" for name, s in scores.items()))
     rows = _table(scores, judged)
     quality = table.quality_QM[judged]
     bounds = {"oracle": float(np.nanmax(quality, axis=1).mean()), "random": float(np.nanmean(quality))}
@@ -81,7 +85,9 @@ def main() -> None:
         f"quality_{options.name}-cpu",
         {
             "data": [Path(path).name for path in options.data],
-            "test": Path(options.test).name if options.test else f"{PARTS} parts, each held out once",
+            "test": Path(options.test).name
+            if options.test
+            else f"{PARTS} parts, each held out once, in {options.partitions} partitions",
             "encoder": options.encoder,
             "queries": len(judged),
             "bounds": bounds,
