@@ -118,18 +118,10 @@ def _trained(arguments: argparse.Namespace, device: torch.device) -> tuple[list[
         output_dir=str(models),
         embedding_model="minilm",
         cache_dir=arguments.cache_dir,
-        algorithm="all",
-        knn_k=100,
-        kmeans_clusters=8,
-        svm_kernel="rbf",
-        svm_gamma=1.0,
-        quality_weight=0.9,
-        batch_size=32,
+        settings={"knn": {"k": 100}},
         device=device.type,
         dtype="float32",
-        limit=None,
-        seed=0,
-        strict=False,
+        no_check=True,
     )
     documents = {name: read_selector_file(models / file_name(name)) for name in ("knn", "kmeans", "svm")}
     dtypes: tuple[DtypeName, ...] = ("float32", "bfloat16")

@@ -120,7 +120,7 @@ def _print_table(found: Tuning, n_queries: int, folds: int) -> None:
     click.echo(f"{n_queries} queries, {folds} folds; mean performance of the chosen models on held-out queries")
     click.echo(f"oracle {found.baselines['oracle']:.4f}, best model per domain {found.baselines['per_domain']:.4f}")
     click.echo(f"always {single['model']} {single['quality']:.4f}, random {found.baselines['random']:.4f}")
-    click.echo(f"{'':2}{'selector':9}{'quality':>8}  {'over best single':28}settings")
+    click.echo(f"{'':2}{'selector':9}{'quality':>8}  {'over best single':30}settings")
     for name in dict.fromkeys(trial.algorithm for trial in found.trials):
         mine = sorted((t for t in found.trials if t.algorithm == name), key=lambda t: (not t.chosen, -t.utility))
         for trial in mine[: 1 + _SHOWN]:
@@ -129,6 +129,7 @@ def _print_table(found: Tuning, n_queries: int, folds: int) -> None:
 
 def _print_trial(trial: Trial) -> None:
     low, high = trial.gain_ci95
-    settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
+    shown = {name: "-".join(map(str, v)) if isinstance(v, tuple) else v for name, v in trial.settings.items()}
+    settings = ", ".join(f"{name} {value}" for name, value in shown.items())
     gain = f"{trial.gain:+.4f} ({low:+.4f} to {high:+.4f})"
-    click.echo(f"{'*' if trial.chosen else '':2}{trial.algorithm:9}{trial.quality:8.4f}  {gain:28}{settings}")
+    click.echo(f"{'*' if trial.chosen else '':2}{trial.algorithm:9}{trial.quality:8.4f}  {gain:30}{settings}")

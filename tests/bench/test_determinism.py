@@ -14,7 +14,7 @@ def test_all_ways_are_compared_and_the_report_understands_them(script, saved, ti
         assert list(ways) == ["free", "deterministic"]
         for row in ways["deterministic"].values():
             assert row["other_models"] == row["other_score_bits"] == 0
-    assert capsys.readouterr().out.count("deterministic") == 6
+    assert capsys.readouterr().out.count("deterministic") == 8  # selectors x dtypes
     report = script("report")
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     (tmp_path / "determinism-cpu.json").write_text(json.dumps(document))

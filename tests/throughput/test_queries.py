@@ -36,7 +36,7 @@ def test_lengths_end_at_the_encoders_limit(corpus, random_tiny):
     queries = cut_queries(corpus, random_tiny.tokenizer, 300, 120)
     tokens = random_tiny.tokenizer.tokenize(queries.texts)
     assert tokens.lengths.max() <= 256
-    assert tokens.truncated.mean() < 0.05
+    assert tokens.truncated.mean() < 0.1
     assert tokens.lengths.mean() == pytest.approx(120, rel=0.02)
 
 

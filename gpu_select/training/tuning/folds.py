@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpu_select.domains import WIRE_ORDER
 from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.training.utility import Advantages, best_model, centred, utilities
 
@@ -30,6 +29,7 @@ class FoldedData:
     quality_QM: NDArray[np.float64]
     utility_QM: NDArray[np.float64]
     domain_Q: NDArray[np.int64]
+    """By name: two names may share a slot of the one-hot."""
     fold_Q: NDArray[np.int64]
     seed: int
 
@@ -40,7 +40,8 @@ class FoldedData:
         """The data of a table; features_QD is (Q, D) float32 on the device to tune on."""
         fold_Q = assign_folds(table.queries, n_folds, seed=seed)
         utility_QM = utilities(table, quality_weight)
-        return cls(features_QD, table.quality_QM, utility_QM, table.domain_indices(), fold_Q, seed)
+        domain_Q = np.unique(table.domains, return_inverse=True)[1].reshape(-1)
+        return cls(features_QD, table.quality_QM, utility_QM, domain_Q, fold_Q, seed)
 
     @property
     def n_folds(self) -> int:
@@ -71,9 +72,10 @@ def best_single(data: FoldedData) -> NDArray[np.int64]:
 def best_of_domains(data: FoldedData) -> NDArray[np.int64]:
     """(Q,) the same by domain, shrunk as the lookup table is that selector files carry."""
     choice_Q = np.empty(len(data.fold_Q), np.int64)
+    n_domains = int(data.domain_Q.max()) + 1
     for fold in range(data.n_folds):
         gains = data.gains(fold)
-        best_G = best_model(gains.of_groups(data.domain_Q, np.tile(gains.mean_M, (len(WIRE_ORDER), 1))), gains.mean_M)
+        best_G = best_model(gains.of_groups(data.domain_Q, np.tile(gains.mean_M, (n_domains, 1))), gains.mean_M)
         held_out = data.rows(fold)[1]
         choice_Q[held_out] = best_G[data.domain_Q[held_out]]
     return choice_Q
