@@ -13,7 +13,7 @@ from gpu_select.artifacts import selector_of
 from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.resampling import intervals
 from gpu_select.training import TrainOptions, fit
-from gpu_select.training.tuning.folds import FoldedData, best_single
+from gpu_select.training.tuning.folds import FoldedData
 
 __all__ = ["HeldOut", "check_held_out"]
 
@@ -52,7 +52,7 @@ def check_held_out(
         return
     data = FoldedData.of(features_QD, table, n_folds=_PARTS, quality_weight=options.quality_weight, seed=options.seed)
     learned, held_out = data.rows(0)
-    single = int(best_single(data)[held_out[0]])
+    single = int(data.gains(0).mean_M.argmax())
     rest = table.take(learned)
     utility_HM = data.utility_QM[held_out]
     rows_H = np.arange(len(held_out))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_select.training.utility import centred
 from gpu_select.wire import DropoutLayer, LinearLayer, MLPFile, MLPLayer, ReLULayer
 
 __all__ = ["MLPSettings", "fit_mlp", "fit_networks"]
@@ -21,14 +22,11 @@ _LEAST_STEPS = 16
 _LEAST_BATCH = 16
 _LEAST_STEPS_IN_ALL = 200
 """With 120 simulated queries, 80 steps reach half of what can be gained over the best single model, 240 all of it."""
-_PRIOR_COUNT = 24.0
-"""A model's mean advantage counts like so many outcomes without any, so that a few lucky ones do not take all."""
 _BELIEF = 0.1
 """Weight of a choice among all models, where some outcomes of a query are only believed, beside one among the known."""
 _MOST_WEIGHT = 10.0
 """Of a query with an outcome of a rarely scored model, beside one without."""
 _NEVER = -1e30
-_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -280,18 +278,9 @@ def _value(
 
 
 def _gains(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q, M) what choosing a model gains over the query's mean, of unit size; a missing outcome is its expectation.
-
-    That is the sum of what the query is worth and what the model is, as far as the known outcomes tell.
-    """
-    known_QM = np.isfinite(utility_QM)
-    count_M = known_QM.sum(axis=0)
-    model_M = np.zeros(utility_QM.shape[1])
-    query_Q1 = np.zeros((len(utility_QM), 1))
-    for _ in range(1 if known_QM.all() else _ROUNDS):
-        query_Q1 = np.nanmean(utility_QM - model_M, axis=1, keepdims=True)
-        model_M = np.nansum(utility_QM - query_Q1, axis=0) / (count_M + _PRIOR_COUNT)
-    filled_QM = np.where(known_QM, utility_QM, query_Q1 + model_M)
+    """(Q, M) what choosing a model gains over the query's mean, of unit size; a missing outcome is its expectation."""
+    known = centred(utility_QM)
+    filled_QM = np.where(np.isfinite(known.gain_QM), known.gain_QM, known.mean_M)
     gain_QM: NDArray[np.float64] = filled_QM - filled_QM.mean(axis=1, keepdims=True)
     size = np.sqrt(np.mean(gain_QM**2)) if gain_QM.size else 0.0
     return gain_QM / size if size > 1e-12 else np.zeros_like(gain_QM)

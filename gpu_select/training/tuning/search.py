@@ -111,7 +111,6 @@ def tune(
         return mlp_choices(data, grids[name])
 
     single_Q = best_single(data)
-    judge = _Judge(data, single_Q)
     options, trials = base, []
     for name in algorithms:
         found = []
@@ -119,7 +118,7 @@ def tune(
             found.append((settings, choice_Q))
             if progress is not None:
                 progress(name, 1)
-        scored = judge.scores(np.stack([choice_Q for _, choice_Q in found]))
+        scored = _scores(data, single_Q, np.stack([choice_Q for _, choice_Q in found]))
         best = _steadiest([settings for settings, _ in found], [s["utility"] for s in scored])
         trials += [
             Trial(name, asdict(settings), **score, chosen=i == best)
@@ -129,35 +128,29 @@ def tune(
     return Tuning(options, trials, _baselines(data, table.models, single_Q))
 
 
-class _Judge:
-    """Scores held-out choices against the outcomes that are known."""
-
-    def __init__(self, data: FoldedData, single_Q: NDArray[np.int64]) -> None:
-        self._data = data
-        self._single_Q = single_Q
-
-    def scores(self, choice_TQ: NDArray[np.int64]) -> list[dict[str, Any]]:
-        rows, data = np.arange(choice_TQ.shape[1]), self._data
-        quality_TQ, utility_TQ = data.quality_QM[rows, choice_TQ], data.utility_QM[rows, choice_TQ]
-        gain_TQ = quality_TQ - data.quality_QM[rows, self._single_Q]
-        folds_TF = np.stack([_means(quality_TQ[:, data.fold_Q == fold]) for fold in range(data.n_folds)], axis=1)
-        return [
-            {
-                "quality": float(quality),
-                "utility": float(utility),
-                "gain": float(gain),
-                "gain_ci95": (float(low), float(high)),
-                "folds": tuple(map(float, folds_F)),
-            }
-            for quality, utility, gain, (low, high), folds_F in zip(
-                _means(quality_TQ),
-                _means(utility_TQ),
-                _means(gain_TQ),
-                np.nan_to_num(intervals(gain_TQ, data.seed)),
-                folds_TF,
-                strict=True,
-            )
-        ]
+def _scores(data: FoldedData, single_Q: NDArray[np.int64], choice_TQ: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """How held-out choices do on the outcomes that are known, as fields of `Trial`."""
+    rows = np.arange(choice_TQ.shape[1])
+    quality_TQ, utility_TQ = data.quality_QM[rows, choice_TQ], data.utility_QM[rows, choice_TQ]
+    gain_TQ = quality_TQ - data.quality_QM[rows, single_Q]
+    folds_TF = np.stack([_means(quality_TQ[:, data.fold_Q == fold]) for fold in range(data.n_folds)], axis=1)
+    return [
+        {
+            "quality": float(quality),
+            "utility": float(utility),
+            "gain": float(gain),
+            "gain_ci95": (float(low), float(high)),
+            "folds": tuple(map(float, folds_F)),
+        }
+        for quality, utility, gain, (low, high), folds_F in zip(
+            _means(quality_TQ),
+            _means(utility_TQ),
+            _means(gain_TQ),
+            np.nan_to_num(intervals(gain_TQ, data.seed)),
+            folds_TF,
+            strict=True,
+        )
+    ]
 
 
 def _means(values_TQ: NDArray[np.float64]) -> NDArray[np.float64]:
