@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import statistics
@@ -10,11 +11,14 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["clustered_features", "environment", "interleaved", "save", "unit"]
+if TYPE_CHECKING:
+    from gpu_select.records import OutcomeTable
+
+__all__ = ["clustered_features", "embedded_features", "environment", "interleaved", "save", "unit"]
 
 _PACKAGES = (
     "torch",
@@ -60,6 +64,23 @@ def clustered_features(n_rows: int, dim: int, seed: int) -> torch.Tensor:
     cluster_N = torch.randint(60, (n_rows,), generator=generator)
     embeddings = unit(center_KD[cluster_N] + 1.2 * torch.randn(n_rows, dim - 14, generator=generator))
     return torch.cat([embeddings, torch.eye(14)[cluster_N % 14]], dim=1)
+
+
+def embedded_features(
+    table: OutcomeTable, encoder_name: str, cache_dir: str | Path | None, device: str | torch.device = "cpu"
+) -> torch.Tensor:
+    """(Q, D) float32 features of a table's queries, on the CPU; embeddings are kept in the folder, if any."""
+    from gpu_select.encoder import EmbeddingCache, embed, load_encoder
+    from gpu_select.features import build_features
+
+    encoder = load_encoder(encoder_name, device=device)
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if cache_dir is not None:
+            kept = EmbeddingCache(Path(cache_dir), encoder.fingerprint, encoder.precision, encoder.dim)
+            cache = stack.enter_context(kept)
+        vectors = embed(encoder, table.queries, cache=cache).vectors
+    return build_features(vectors.cpu(), torch.from_numpy(table.domain_indices()))
 
 
 def environment() -> dict[str, Any]:

@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import save
+from common import embedded_features, save
 from older_trainer import older_kmeans, older_knn
 
 from gpu_select.artifacts import load_selector
-from gpu_select.encoder import EmbeddingCache, embed, load_encoder
-from gpu_select.features import build_features
 from gpu_select.records import OutcomeTable, query_digests, read_outcomes
 from gpu_select.resampling import intervals
 from gpu_select.training import TrainOptions, fit
@@ -46,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     tables = [read_outcomes(path)[0] for path in [*options.data, *([options.test] if options.test else [])]]
     table = _joined(tables)
-    features = _features(table, options.encoder, options.cache_dir)
+    features = embedded_features(table, options.encoder, options.cache_dir)
     if options.test:
         n_learned = sum(len(t.queries) for t in tables[:-1])
         known = query_digests(table.queries[:n_learned])
@@ -110,13 +108,6 @@ def _joined(tables: list[OutcomeTable]) -> OutcomeTable:
         np.concatenate(quality),
         np.concatenate(latency),
     )
-
-
-def _features(table: OutcomeTable, name: str, cache_dir: str) -> torch.Tensor:
-    encoder = load_encoder(name, device="cpu")
-    with EmbeddingCache(Path(cache_dir), encoder.fingerprint, encoder.precision, encoder.dim) as cache:
-        vectors = embed(encoder, table.queries, cache=cache).vectors
-    return build_features(vectors, torch.from_numpy(table.domain_indices()))
 
 
 def _picks(

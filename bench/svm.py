@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import clustered_features, interleaved, save, unit
+from common import clustered_features, embedded_features, interleaved, save, unit
 from sklearn.svm import SVC
 
 from gpu_select.training.smo import Kernel, solve
@@ -74,26 +74,12 @@ def _synthetic(n_rows: int) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def _real(path: Path, cache_dir: Path | None, most: int, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
-    from contextlib import nullcontext
-
-    from gpu_select.encoder import EmbeddingCache, embed, load_encoder
-    from gpu_select.features import build_features
     from gpu_select.records import read_outcomes
     from gpu_select.training import TrainOptions
     from gpu_select.training.utility import utilities
 
     table, _ = read_outcomes(str(path), limit=most)
-    encoder = load_encoder("minilm", device=device)
-    kept = (
-        nullcontext()
-        if cache_dir is None
-        else EmbeddingCache(cache_dir, encoder.fingerprint, encoder.precision, encoder.dim)
-    )
-    with kept as cache:
-        vectors = embed(encoder, table.queries, batch_size=32, cache=cache).vectors
-    return build_features(vectors.cpu(), torch.from_numpy(table.domain_indices())), utilities(
-        table, TrainOptions().quality_weight
-    )
+    return embedded_features(table, "minilm", cache_dir, device), utilities(table, TrainOptions().quality_weight)
 
 
 def _against_svc(
