@@ -35,6 +35,10 @@ class OutcomeTable:
         """Slot of each query's domain in the one-hot."""
         return np.array([domain_index(name) for name in self.domains], dtype=np.int64)
 
+    def domain_groups(self) -> NDArray[np.int64]:
+        """(Q,) the number of each query's domain name among those that occur: two names may share a slot."""
+        return np.unique(self.domains, return_inverse=True)[1].reshape(-1)
+
     def take(self, rows_R: NDArray[np.int64]) -> OutcomeTable:
         """The table of some queries: (R,) row numbers. All models stay, even without an outcome."""
         return replace(

@@ -45,14 +45,14 @@ def fit(
     Returns:
         The file's contents; the selector is whatever they describe.
     """
-    data = features_QD, table.models, utilities(table, options.quality_weight)
+    data = features_QD, table.models, utilities(table, options.quality_weight), table.domain_groups()
     document: SelectorFile
     if algorithm == "knn":
         document = fit_knn(*data, options.knn, seed=options.seed)
     elif algorithm == "kmeans":
         document = fit_kmeans(*data, options.kmeans, seed=options.seed)
     elif algorithm == "svm":
-        document = fit_svm(*data, options.svm)
+        document = fit_svm(*data, options.svm, seed=options.seed)
     elif algorithm == "mlp":
         document = fit_mlp(*data, options.mlp, seed=options.seed)
     else:

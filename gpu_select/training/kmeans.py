@@ -26,7 +26,13 @@ _TOLERANCE = 1e-4
 
 
 def fit_kmeans(
-    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: KMeansSettings, *, seed: int
+    features_QD: Tensor,
+    models: list[str],
+    utility_QM: NDArray[np.float64],
+    domain_Q: NDArray[np.int64],
+    settings: KMeansSettings,
+    *,
+    seed: int,
 ) -> KMeansFile:
     """Cluster the queries and give each cluster the model with the largest mean gain in it, shrunk.
 
@@ -34,14 +40,14 @@ def fit_kmeans(
         features_QD: (Q, D) float32, on the device to train on.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
+        domain_Q: (Q,) the domain of each query, by name.
         settings: see there; never more clusters than there are different queries.
         seed: of the k-means++ draws and the regression's landmarks.
     """
     points_QD = as_points(features_QD, settings.domain_weight)
     centers_KD, cluster_Q, _ = fit_centroids(points_QD, n_clusters=settings.clusters, seed=seed)
-    regression = Regression(points_QD, settings.gamma, seed=seed)
     gains = centred(utility_QM)
-    fitted_QM = regression.fit(gains.gain_QM - gains.mean_M, settings.ridge).fitted_QM
+    fitted_QM = Regression(features_QD, domain_Q, settings.gamma, seed=seed).fit(gains, settings.ridge).fitted_QM
     best_K = cluster_models(gains, fitted_QM, cluster_Q.cpu().numpy(), len(centers_KD), settings.shrinkage)
     return KMeansFile(as_centroids(centers_KD, settings.domain_weight).cpu().numpy(), [models[m] for m in best_K])
 
@@ -55,12 +61,12 @@ def cluster_models(
 ) -> NDArray[np.int64]:
     """(K,) the model of each cluster.
 
-    A cluster's mean gains are pulled to what a regression over all queries says of its queries, and that is pulled to
-    the models' means: a cluster of few queries chooses as its surroundings do.
+    A cluster's mean gains are pulled to what a regression says of its queries: a cluster of few queries chooses as its
+    surroundings do.
 
     Args:
         gains: of the training queries.
-        fitted_QM: (Q, M), the regression's estimates of gains beyond the models' means.
+        fitted_QM: (Q, M), the regression's estimates of gains.
         cluster_Q: (Q,) the cluster of each query.
         n_clusters: K.
         shrinkage: outcomes that the regression counts for.
@@ -69,7 +75,7 @@ def cluster_models(
         Agarwal et al. (2022), arXiv:2202.00858: hierarchical shrinkage; a regression takes the place of wider groups.
     """
     size_K = np.maximum(np.bincount(cluster_Q, minlength=n_clusters), 1)
-    around_KM = gains.mean_M + group_sums(fitted_QM, cluster_Q, n_clusters) / size_K[:, None]
+    around_KM = group_sums(fitted_QM, cluster_Q, n_clusters) / size_K[:, None]
     return best_model(gains.of_groups(cluster_Q, around_KM, shrinkage), gains.mean_M)
 
 

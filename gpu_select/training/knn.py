@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gpu_select.training.estimate import Regression
-from gpu_select.training.points import as_points, as_rows
+from gpu_select.training.points import as_rows
 from gpu_select.training.settings import KNNSettings
 from gpu_select.training.utility import best_model, centred
 from gpu_select.wire import KNNFile
@@ -19,7 +19,13 @@ _QUALITY_SCALE = 1000.0
 
 
 def fit_knn(
-    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: KNNSettings, *, seed: int
+    features_QD: Tensor,
+    models: list[str],
+    utility_QM: NDArray[np.float64],
+    domain_Q: NDArray[np.int64],
+    settings: KNNSettings,
+    *,
+    seed: int,
 ) -> KNNFile:
     """Label each training query by expected utility, and let its row vote with what that label gains.
 
@@ -31,6 +37,7 @@ def fit_knn(
         features_QD: (Q, D) float32, on the device to train on.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
+        domain_Q: (Q,) the domain of each query, by name.
         settings: see there.
         seed: of the regression's landmarks.
 
@@ -39,9 +46,8 @@ def fit_knn(
         utilities in place of class counts.
     """
     gains = centred(utility_QM)
-    regression = Regression(as_points(features_QD, settings.domain_weight), settings.gamma, seed=seed)
-    estimate = regression.fit(gains.gain_QM - gains.mean_M, settings.ridge)
-    label_Q, lead_Q = labels_of(gains.mean_M + estimate.held_out_QM, gains.mean_M)
+    estimate = Regression(features_QD, domain_Q, settings.gamma, seed=seed).fit(gains, settings.ridge)
+    label_Q, lead_Q = labels_of(estimate.held_out_QM, gains.mean_M)
     return KNNFile(
         k=settings.k,
         embeddings_ND=as_rows(features_QD, settings.domain_weight).cpu().numpy(),

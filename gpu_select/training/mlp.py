@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_select.training.estimate import Regression
 from gpu_select.training.utility import centred
 from gpu_select.wire import DropoutLayer, LinearLayer, MLPFile, MLPLayer, ReLULayer
 
@@ -22,11 +23,6 @@ _LEAST_STEPS = 16
 _LEAST_BATCH = 16
 _LEAST_STEPS_IN_ALL = 200
 """With 120 simulated queries, 80 steps reach half of what can be gained over the best single model, 240 all of it."""
-_BELIEF = 0.1
-"""Weight of a choice among all models, where some outcomes of a query are only believed, beside one among the known."""
-_MOST_WEIGHT = 10.0
-"""Of a query with an outcome of a rarely scored model, beside one without."""
-_NEVER = -1e30
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,12 @@ class MLPSettings:
     """Of AdamW, on weights."""
     batch_size: int = 256
     """Queries a step at most; fewer where there are few queries."""
-    epochs: int = 10
+    epochs: int = 20
     """Passes over the queries; more where they are so few that there would be less than 200 steps."""
+    label_gamma: float = 2.0
+    """Width of the kernel in the regression that says what is to be gained."""
+    label_ridge: float = 3.0
+    """That regression's ridge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,30 +65,38 @@ class Network:
 
 
 def fit_mlp(
-    features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: MLPSettings, *, seed: int
+    features_QD: Tensor,
+    models: list[str],
+    utility_QM: NDArray[np.float64],
+    domain_Q: NDArray[np.int64],
+    settings: MLPSettings,
+    *,
+    seed: int,
 ) -> MLPFile:
-    """Train a committee whose choices, drawn by the softmax of its outputs, have the largest expected utility.
+    """Train a committee for expected utility.
 
-    The loss of a query is minus the sum over models of softmax(outputs) * advantage: what choosing by these odds
-    gains over the query's mean. Labels play no part; a query on which all models do alike counts nothing.
+    Single outcomes are mostly chance, so what counts is what models are expected to gain, by a regression over all
+    other queries. The loss of a query is the cross-entropy of the model with the largest expected gain, times its lead
+    over the next one: a query on which two models are expected to do alike counts nothing. (The expected gain itself,
+    of choosing by the softmax, is no good as a loss: it has hardly a gradient once one model is chosen everywhere.)
 
     Args:
         features_QD: (Q, D) float32 on the device to train on.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer; at least one number a query.
+        domain_Q: (Q,) the domain of each query, by name.
         settings: see there.
         seed: the same one gives the same file; torch's global generators are left alone.
 
-    Missing outcomes: such a query's choice counts among the known ones, and a tenth of it among all, a missing one at
-    what query and model are worth by themselves. Queries with outcomes of rarely scored models weigh more.
-
     Source:
-        Dudik, Langford and Li (2011), arXiv:1103.4601, policies by the value of their choices; Breiman (1996),
-        doi:10.1007/BF00058655, committees whose members leave out a part of the data; Loshchilov and Hutter (2019),
-        arXiv:1711.05101, AdamW.
+        Zadrozny, Langford and Abe (2003), doi:10.1109/ICDM.2003.1250950, learning from examples weighted by their cost;
+        Breiman (1996), doi:10.1007/BF00058655, committees whose members leave out a part of the data; Loshchilov and
+        Hutter (2019), arXiv:1711.05101, AdamW.
     """
     everything_1Q = torch.ones((1, len(features_QD)), dtype=torch.bool)
-    (network,) = fit_networks(features_QD, utility_QM, settings, seed=seed, rows_PQ=everything_1Q)
+    regression = Regression(features_QD, domain_Q, settings.label_gamma, seed=seed)
+    expected_QM = regression.fit(centred(utility_QM), settings.label_ridge).held_out_QM
+    (network,) = fit_networks(features_QD, expected_QM[None], settings, seed=seed, rows_PQ=everything_1Q)
     layers: list[MLPLayer] = []
     for weight_OI, bias_O in network.layers:
         if layers:
@@ -98,14 +106,15 @@ def fit_mlp(
 
 
 def fit_networks(
-    features_QD: Tensor, utility_QM: NDArray[np.float64], settings: MLPSettings, *, seed: int, rows_PQ: Tensor
+    features_QD: Tensor, expected_PQM: NDArray[np.float64], settings: MLPSettings, *, seed: int, rows_PQ: Tensor
 ) -> list[Network]:
     """Train P committees at once, each on its own rows: one for each fold of a cross-validation.
 
     All of them go through the same batches, so that a layer of all members is one matrix product.
 
     Args:
-        features_QD, utility_QM, settings, seed: as for `fit_mlp`.
+        features_QD, settings, seed: as for `fit_mlp`.
+        expected_PQM: (P, Q, M) what each expects models to gain on a query.
         rows_PQ: (P, Q) bool, the rows that each may learn from.
 
     Returns:
@@ -113,20 +122,17 @@ def fit_networks(
     """
     device, (n_rows, dim) = features_QD.device, features_QD.shape
     generator = torch.Generator().manual_seed(seed)
-    trainer = _Trainer(settings, len(rows_PQ), dim, utility_QM.shape[1], generator, device)
-    # what a problem may not learn from plays no part in its numbers either
-    gain_PQM, weight_PQ = torch.zeros((*rows_PQ.shape, utility_QM.shape[1])), torch.zeros(rows_PQ.shape)
-    for gain_QM, weight_Q, rows_Q in zip(gain_PQM, weight_PQ, rows_PQ, strict=True):
-        mine_QM = utility_QM[rows_Q.numpy()]
-        gain_QM[rows_Q] = torch.from_numpy(_gains(mine_QM)).float()
-        weight_Q[rows_Q] = torch.from_numpy(_weights(mine_QM)).float()
-    gain_PQM = gain_PQM.to(device)
-    missing_QM = torch.from_numpy(np.isnan(utility_QM))
-    holes_QM = missing_QM.to(device) if missing_QM.any() else None
+    trainer = _Trainer(settings, len(rows_PQ), dim, expected_PQM.shape[2], generator, device)
+    # what a problem may not learn from counts nothing in it
+    gain_PQM, stake_PQ = torch.zeros(expected_PQM.shape), torch.zeros(rows_PQ.shape)
+    for p, rows_Q in enumerate(rows_PQ):
+        gain_QM = torch.from_numpy(_of_unit_size(expected_PQM[p, rows_Q.numpy()])).float()
+        gain_PQM[p, rows_Q], stake_PQ[p, rows_Q] = gain_QM, _lead(gain_QM)
+    gain_PQM, stake_PQ = gain_PQM.to(device), stake_PQ.to(device)
+    label_PQ = gain_PQM.argmax(dim=2)
     # each member leaves out one part of the queries
     fold_Q = torch.randperm(n_rows, generator=generator) % max(settings.members, _LEAST_FOLDS)
-    learns_KQ = fold_Q != torch.arange(settings.members)[:, None]
-    weight_PKQ = (weight_PQ[:, None] * learns_KQ).to(device)
+    learns_KQ = (fold_Q != torch.arange(settings.members)[:, None]).float().to(device)
     held_out = [(fold_Q == k).nonzero()[:, 0].to(device) for k in range(settings.members)]
     # unit vectors as numbers of about 1, at which the usual initial weights and step sizes work
     scale = (dim / 2) ** 0.5
@@ -138,9 +144,8 @@ def fit_networks(
         order_Q = torch.randperm(n_rows, generator=generator).to(device)
         for step, rows_b in enumerate(torch.split(order_Q, batch)):
             remaining = 1 - (epoch * n_steps + step) / (n_epochs * n_steps)
-            holes_bM = None if holes_QM is None else holes_QM[rows_b]
-            trainer.step(x_QD[rows_b], gain_PQM[:, rows_b], holes_bM, weight_PKQ[:, :, rows_b], remaining)
-        trainer.keep_best(_value(trainer, x_QD, gain_PQM, holes_QM, held_out))
+            trainer.step(x_QD[rows_b], label_PQ[:, rows_b], stake_PQ[:, rows_b], learns_KQ[:, rows_b], remaining)
+        trainer.keep_best(_value(trainer, x_QD, gain_PQM, held_out))
     return trainer.networks(scale)
 
 
@@ -208,17 +213,20 @@ class _Trainer:
             h_PBW = torch.baddbmm(bias_G1O[member::n_members], h_PBW.relu(), weight_GIO[member::n_members])
         return h_PBW
 
-    def step(
-        self, x_BD: Tensor, gain_PBM: Tensor, holes_BM: Tensor | None, weight_PKB: Tensor, remaining: float
-    ) -> None:
+    def step(self, x_BD: Tensor, label_PB: Tensor, stake_PB: Tensor, learns_KB: Tensor, remaining: float) -> None:
+        """One step of all members on a batch.
+
+        Args:
+            x_BD: features.
+            label_PB, stake_PB: the best model of each query, and its lead.
+            learns_KB: 1 where a member learns from a query, else 0.
+            remaining: of the learning rate.
+        """
         outputs_GBM = self.outputs(x_BD)
-        outputs_PKBM = outputs_GBM.view(*self.shape, *outputs_GBM.shape[1:])
-        gain_PKB = (outputs_PKBM.softmax(dim=3) * gain_PBM[:, None]).sum(dim=3)
-        if holes_BM is not None:
-            among_known_PKBM = outputs_PKBM.masked_fill(holes_BM, _NEVER).softmax(dim=3)
-            known_PKB = (among_known_PKBM * gain_PBM[:, None]).sum(dim=3)
-            gain_PKB = torch.where(holes_BM.any(dim=1), known_PKB + _BELIEF * gain_PKB, gain_PKB)
-        loss = -(gain_PKB * weight_PKB).sum() / len(x_BD)
+        log_odds_PKBM = outputs_GBM.view(*self.shape, *outputs_GBM.shape[1:]).log_softmax(dim=3)
+        label_PKB1 = label_PB[:, None, :, None].expand(*log_odds_PKBM.shape[:3], 1)
+        log_odds_PKB = log_odds_PKBM.gather(3, label_PKB1).squeeze(3)
+        loss = -(log_odds_PKB * (stake_PB[:, None] * learns_KB)).sum() / len(x_BD)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * remaining
@@ -263,36 +271,26 @@ class _Trainer:
 
 
 @torch.no_grad()
-def _value(
-    trainer: _Trainer, x_QD: Tensor, gain_PQM: Tensor, holes_QM: Tensor | None, held_out: list[Tensor]
-) -> Tensor:
-    """(P,) what is gained by the choices, among known outcomes, of the member that has not learned from a query."""
+def _value(trainer: _Trainer, x_QD: Tensor, gain_PQM: Tensor, held_out: list[Tensor]) -> Tensor:
+    """(P,) what is gained by the choices of the member that has not learned from a query."""
     value_P = gain_PQM.new_zeros(len(gain_PQM))
     for member, rows_B in enumerate(held_out):
         outputs_PBM = trainer.outputs_of_member(member, x_QD[rows_B])
-        if holes_QM is not None:
-            outputs_PBM = outputs_PBM.masked_fill(holes_QM[rows_B], _NEVER)
         chosen_PB1 = outputs_PBM.argmax(dim=2, keepdim=True)
         value_P += gain_PQM[:, rows_B].gather(2, chosen_PB1).sum(dim=(1, 2))
     return value_P
 
 
-def _gains(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q, M) what choosing a model gains over the query's mean, of unit size; a missing outcome is its expectation."""
-    known = centred(utility_QM)
-    filled_QM = np.where(np.isfinite(known.gain_QM), known.gain_QM, known.mean_M)
-    gain_QM: NDArray[np.float64] = filled_QM - filled_QM.mean(axis=1, keepdims=True)
+def _of_unit_size(expected_QM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(Q, M) what choosing a model gains over the query's mean, of unit size."""
+    gain_QM: NDArray[np.float64] = expected_QM - expected_QM.mean(axis=1, keepdims=True)
     size = np.sqrt(np.mean(gain_QM**2)) if gain_QM.size else 0.0
     return gain_QM / size if size > 1e-12 else np.zeros_like(gain_QM)
 
 
-def _weights(utility_QM: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(Q,) how much a query counts: more where a model has an outcome that has few, by the root of how few.
-
-    A model's share of the loss would else be so small that its outputs lag behind and it is never chosen.
-    """
-    known_QM = np.isfinite(utility_QM)
-    count_M = known_QM.sum(axis=0)
-    weight_M = np.sqrt(count_M.max(initial=0) / np.maximum(count_M, 1)).clip(max=_MOST_WEIGHT)
-    weight_Q: NDArray[np.float64] = np.where(known_QM, weight_M, 1.0).max(axis=1)
-    return weight_Q
+def _lead(gain_QM: Tensor) -> Tensor:
+    """(Q,) of the best model over the next one."""
+    if gain_QM.shape[1] == 1:
+        return gain_QM.new_zeros(len(gain_QM))
+    first_Q, second_Q = gain_QM.topk(2, dim=1).values.unbind(dim=1)
+    return first_Q - second_Q

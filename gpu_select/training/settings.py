@@ -23,9 +23,9 @@ class KNNSettings:
     """Rows that vote, one a query."""
     domain_weight: float = 1.0
     """Another domain adds 2 * domain_weight to a squared distance; 1 is the format's one-hot as it is."""
-    gamma: float = 1.0
+    gamma: float = 2.0
     """Width of the kernel in the regression that gives the labels."""
-    ridge: float = 10.0
+    ridge: float = 3.0
     """That regression's ridge: so many outcomes on one spot count as much as the belief that models do alike there."""
 
 
@@ -39,24 +39,28 @@ class KMeansSettings:
     """As for KNN."""
     shrinkage: float = 24.0
     """Outcomes that the regression's estimate counts for in a cluster's mean."""
-    gamma: float = 1.0
+    gamma: float = 2.0
     """Width of the kernel in the regression that clusters are shrunk to."""
-    ridge: float = 10.0
+    ridge: float = 3.0
     """That regression's ridge."""
 
 
 @dataclass(frozen=True)
 class SVMSettings:
-    """A machine a model, weighted by what choosing the model gains or loses."""
+    """A machine a model, weighted by what choosing the model is expected to gain or lose."""
 
     kernel: Literal["rbf", "linear"] = "rbf"
     """rbf or linear."""
     gamma: float = 1.0
     """Width of the RBF kernel on unit vectors."""
-    c: float = 1.0
+    c: float = 3.0
     """Bound of a coefficient, times the query's weight."""
     domain_weight: float = 1.0
     """As for KNN."""
+    label_gamma: float = 2.0
+    """Width of the kernel in the regression that says what is to be gained."""
+    label_ridge: float = 3.0
+    """That regression's ridge."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ _RULES = {
     "clusters": _whole(1),
     "kernel": (lambda v: v in ("rbf", "linear"), "rbf or linear"),
     "gamma": _real(0, above=True),
+    "label_gamma": _real(0, above=True),
+    "label_ridge": _real(1e-3),
     "c": _real(0, above=True),
     "ridge": _real(1e-3),
     "shrinkage": _real(0, above=True),

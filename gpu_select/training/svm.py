@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpu_select.training.estimate import Regression
 from gpu_select.training.points import as_points, as_rows
 from gpu_select.training.settings import SVMSettings
 from gpu_select.training.smo import Kernel, solve
-from gpu_select.training.utility import SHRINKAGE, centred
+from gpu_select.training.utility import centred
 from gpu_select.wire import LinearClassifier, RBFClassifier, SVMFile
 
-__all__ = ["Problems", "fit_svm", "problems", "unit_points"]
+__all__ = ["fit_svm", "problems", "unit_points"]
 
 
-def fit_svm(features_QD: Tensor, models: list[str], utility_QM: NDArray[np.float64], settings: SVMSettings) -> SVMFile:
-    """Train, for each model, a machine that separates queries where it beats the best single model from the others.
+def fit_svm(
+    features_QD: Tensor,
+    models: list[str],
+    utility_QM: NDArray[np.float64],
+    domain_Q: NDArray[np.int64],
+    settings: SVMSettings,
+    *,
+    seed: int,
+) -> SVMFile:
+    """Train, for each model, a machine that separates the queries where it is the best choice from the others.
 
-    The best single model is what a selector has to beat, so its own machine is constant 0. For each other model, a
-    query's sign is that of what choosing it gains or loses, its weight the size of that: queries on which both do alike
-    weigh nothing. A reference that is no choice, such as the mean of all models, would spend the machines on telling
-    good models from bad ones, and not on which is best.
+    Single outcomes are mostly chance, so what counts is what a model is expected to gain, by a regression over all
+    other queries. A query's weight in a machine is what choosing the model there gains or loses against the best other.
 
     Args:
         features_QD: (Q, D) float32; scaled to unit norm here, as the engine does with queries.
         models: M names.
         utility_QM: (Q, M), NaN where a model did not answer.
+        domain_Q: (Q,) the domain of each query, by name.
         settings: see there.
+        seed: of the regression's landmarks.
     """
     points_QD = unit_points(features_QD, settings.domain_weight)
-    todo = problems(utility_QM, points_QD)
+    regression = Regression(features_QD, domain_Q, settings.label_gamma, seed=seed)
+    expected_QM = regression.fit(centred(utility_QM), settings.label_ridge).held_out_QM
+    sign_MQ, weight_MQ = problems(expected_QM, points_QD)
     kernel = Kernel(points_QD, settings.gamma if settings.kernel == "rbf" else None)
-    beta_MQ, rho_M = solve(kernel, todo.sign_MQ, settings.c * todo.weight_MQ)
-    beta_MQ = beta_MQ.cpu().double() * todo.scale_M[:, None]
-    rho_M = -todo.comparable(-rho_M[:, None])[:, 0]
+    solved_MQ, rho_M = solve(kernel, sign_MQ, settings.c * weight_MQ)
+    beta_MQ = solved_MQ.cpu().double()
     rows_QD = as_rows(unit_points(features_QD, 1.0), settings.domain_weight).cpu()
     if settings.kernel == "linear":
         weights_MD = beta_MQ @ rows_QD.double()
@@ -64,44 +73,25 @@ def unit_points(features_QD: Tensor, domain_weight: float) -> Tensor:
     return as_points(features_QD / norms_Q1.clamp(min=1e-10), domain_weight)
 
 
-@dataclass(frozen=True, eq=False)
-class Problems:
-    """What M machines have to learn."""
+def problems(expected_QM: NDArray[np.float64], like: Tensor) -> tuple[Tensor, Tensor]:
+    """What M machines have to learn.
 
-    sign_MQ: Tensor
-    """1 where the model gains on the best single one, -1 where it loses."""
-    weight_MQ: Tensor
-    """What is at stake; 0 where there is no outcome, and for the best single model."""
-    scale_M: Tensor
-    """What a machine's value is worth; 0 for the best single model."""
-    shift_M: Tensor
-    """What is believed of a model of which few outcomes are known."""
+    Args:
+        expected_QM: (Q, M) expected gains; NaN rows take no part.
+        like: a tensor on the device where the machines are solved.
 
-    def comparable(self, values_MQ: Tensor) -> Tensor:
-        """Values of solved machines in units of utility, on the CPU.
-
-        A machine's values come near 1 or -1 whatever is at stake. So they are multiplied by the root mean square of the
-        model's gains and losses: where several models gain, the one that gains more is chosen. Machines that know few
-        outcomes are pulled to the model's mean.
-        """
-        return values_MQ.cpu().double() * self.scale_M[:, None] + self.shift_M[:, None]
-
-
-def problems(utility_QM: NDArray[np.float64], like: Tensor) -> Problems:
-    """The learning problems of a table of utilities, on the device of `like`."""
-    gains = centred(utility_QM)
-    best = int(gains.mean_M.argmax())
-    best_Q = np.where(np.isfinite(utility_QM[:, best]), gains.gain_QM[:, best], gains.mean_M[best])
-    lead_QM = gains.gain_QM - best_Q[:, None]
-    known_M = np.isfinite(lead_QM).sum(axis=0)
+    Returns:
+        (M, Q) signs, 1 where the model is the best choice, else -1; and (M, Q) weights, what is at stake, as multiples
+        of its root mean square. Where two models are equally good, nothing is at stake for them.
+    """
+    best_Q1 = expected_QM.max(axis=1, keepdims=True)
+    lead_QM = expected_QM - best_Q1
+    if expected_QM.shape[1] > 1:
+        second_Q1 = np.sort(expected_QM, axis=1)[:, -2:-1]
+        lead_QM = np.where(expected_QM == best_Q1, expected_QM - second_Q1, lead_QM)
     lead_QM = np.nan_to_num(lead_QM)
-    stake_M = np.sqrt((lead_QM**2).sum(axis=0) / np.maximum(known_M, 1))
-    trust_M = known_M / (known_M + SHRINKAGE)
-    lead_MQ = torch.from_numpy(lead_QM.T.copy())
+    taking_part = np.count_nonzero(np.isfinite(best_Q1)) * expected_QM.shape[1]
+    size = math.sqrt(float((lead_QM**2).sum()) / max(1, taking_part)) or 1.0
+    lead_MQ = torch.from_numpy(np.ascontiguousarray(lead_QM.T) / size)
     lead_MQ = lead_MQ.to(like.device, torch.float32 if like.device.type == "mps" else torch.float64)
-    return Problems(
-        torch.where(lead_MQ >= 0, 1.0, -1.0),
-        lead_MQ.abs(),
-        torch.from_numpy(trust_M * stake_M),
-        torch.from_numpy((1 - trust_M) * (gains.mean_M - gains.mean_M[best])),
-    )
+    return torch.where(lead_MQ > 0, 1.0, -1.0), lead_MQ.abs()

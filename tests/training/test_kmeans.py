@@ -121,7 +121,8 @@ def cross(n_each: int = 12) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def fit(features, models, utility, *, seed: int = 0, **options):
-    return fit_kmeans(features, models, np.asarray(utility, dtype=float), KMeansSettings(**options), seed=seed)
+    domain = features[:, -14:].argmax(dim=1).numpy()
+    return fit_kmeans(features, models, np.asarray(utility, dtype=float), domain, KMeansSettings(**options), seed=seed)
 
 
 def decide(document, features) -> list[str]:
@@ -165,7 +166,7 @@ def test_a_clusters_expectation_on_a_case_worked_by_hand():
     utility = np.array([[0.8, 0.2], [0.6, 0.4], [0.0, 0.5], [0.5, NAN]])
     gains = centred(utility)
     cluster = np.array([0, 0, 1, 2])
-    fitted = np.array([[0.1, -0.1], [0.3, -0.3], [-0.05, 0.05], [0.0, 0.0]])
+    fitted = gains.mean_M + np.array([[0.1, -0.1], [0.3, -0.3], [-0.05, 0.05], [0.0, 0.0]])
     # the belief that cluster 1 prefers model 0 has to be as strong as one outcome to the contrary
     for shrinkage, at_one in ((0.1, 1), (1000.0, int(gains.mean_M[0] - 0.05 < gains.mean_M[1] + 0.05))):
         assert cluster_models(gains, fitted, cluster, 3, shrinkage).tolist()[:2] == [0, at_one]
@@ -180,7 +181,8 @@ def test_a_clusters_expectation_on_a_case_worked_by_hand():
 def test_small_clusters_choose_as_their_surroundings_do():
     """Noise in as many clusters as there are queries: without shrinkage each would follow one outcome."""
     rng = np.random.default_rng(0)
-    features = torch.from_numpy(with_one_hot(rng.standard_normal((300, 20)), 0).astype(np.float32))
+    rows = np.hstack([unit(rng.standard_normal((300, 20))), np.eye(14)[[2] * 300]])
+    features = torch.from_numpy(rows.astype(np.float32))
     utility = (rng.random((300, 2)) < [0.6, 0.4]).astype(float)
     followed = fit(features, ["a", "b"], utility, clusters=300, shrinkage=1e-3)
     shrunk = fit(features, ["a", "b"], utility, clusters=300, shrinkage=100.0)

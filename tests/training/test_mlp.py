@@ -25,6 +25,11 @@ def task(n: int, seed: int, dim: int = 17) -> tuple[torch.Tensor, np.ndarray]:
     return torch.from_numpy(features.astype(np.float32)), utility
 
 
+def fit(features, models, utility, settings, *, seed: int):
+    domain = features[:, -14:].argmax(dim=1).numpy()
+    return fit_mlp(features, models, np.asarray(utility, dtype=float), domain, settings, seed=seed)
+
+
 def choices(document, features) -> np.ndarray:
     return selector_of(document)(features).argmax(dim=1).numpy()
 
@@ -45,7 +50,7 @@ def numbers(document) -> list[np.ndarray]:
 )
 def test_the_choices_are_worth_more_than_any_single_model(settings):
     features, utility = task(600, 4)
-    document = fit_mlp(features, MODELS, utility, settings, seed=0)
+    document = fit(features, MODELS, utility, settings, seed=0)
     queries, outcome = task(600, 5)
     chosen = choices(document, queries)
     assert outcome[np.arange(600), chosen].mean() > outcome.mean(axis=0).max() + 0.1
@@ -57,7 +62,7 @@ def test_few_queries_are_gone_through_more_often(monkeypatch, n_rows, n_epochs):
     keep_best = mlp._Trainer.keep_best
     monkeypatch.setattr(mlp._Trainer, "keep_best", lambda self, v: (values.append(v), keep_best(self, v))[1])
     features, utility = task(n_rows, 4)
-    fit_mlp(features, MODELS, utility, MLPSettings(hidden_sizes=(8,), members=1, epochs=10), seed=0)
+    fit(features, MODELS, utility, MLPSettings(hidden_sizes=(8,), members=1, epochs=10), seed=0)
     assert len(values) == n_epochs
 
 
@@ -66,13 +71,13 @@ def test_the_gain_counts_not_how_often_a_model_wins():
     features, _ = task(600, 0)
     rng = np.random.default_rng(0)
     utility = np.where(rng.random(600)[:, None] < 0.8, [0.5, 0.55], [0.5, 0.0])
-    assert (choices(fit_mlp(features, ["a", "b"], utility, MLPSettings(), seed=0), features) == 0).mean() > 0.95
+    assert (choices(fit(features, ["a", "b"], utility, MLPSettings(), seed=0), features) == 0).mean() > 0.95
 
 
 def test_the_file_holds_the_members_side_by_side():
     features, utility = task(100, 0)
     settings = MLPSettings(hidden_sizes=(5, 4), members=3, epochs=2, dropout=0.3)
-    document = fit_mlp(features, MODELS, utility, settings, seed=0)
+    document = fit(features, MODELS, utility, settings, seed=0)
     assert (document.feature_dim, document.hidden_sizes, document.dropout) == (31, [15, 12], 0.3)
     kinds = [type(layer) for layer in document.layers]
     assert kinds == [LinearLayer, ReLULayer, DropoutLayer, LinearLayer, ReLULayer, DropoutLayer, LinearLayer]
@@ -95,7 +100,7 @@ def test_the_file_holds_the_members_side_by_side():
 
 def test_a_written_file_decides_the_same(tmp_path, engine):
     features, utility = task(200, 0)
-    document = fit_mlp(features, MODELS, utility, MLPSettings(hidden_sizes=(16, 8)), seed=0)
+    document = fit(features, MODELS, utility, MLPSettings(hidden_sizes=(16, 8)), seed=0)
     write_selector_file(tmp_path / "mlp_model.json", document)
     again = read_selector_file(tmp_path / "mlp_model.json")
     assert all(np.array_equal(one, other) for one, other in zip(numbers(document), numbers(again), strict=True))
@@ -109,10 +114,10 @@ def test_the_seed_decides_and_no_global_state(tmp_path):
     features, utility = task(130, 0)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     for name, seed in (("first", 7), ("again", 7), ("other", 8)):
-        write_selector_file(tmp_path / name, fit_mlp(features, MODELS, utility, SMALL, seed=seed))
+        write_selector_file(tmp_path / name, fit(features, MODELS, utility, SMALL, seed=seed))
         torch.rand(3)
     torch.set_rng_state(torch_state)
-    fit_mlp(features, MODELS, utility, SMALL, seed=7)
+    fit(features, MODELS, utility, SMALL, seed=7)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()
     first, again, other = ((tmp_path / name).read_bytes() for name in ("first", "again", "other"))
@@ -123,7 +128,7 @@ def test_the_seed_decides_and_no_global_state(tmp_path):
 def test_any_number_of_queries(n_rows):
     """32 and 1 among them: one query is left for the last step."""
     features, utility = task(n_rows, 0)
-    document = fit_mlp(features, MODELS, utility, SMALL, seed=0)
+    document = fit(features, MODELS, utility, SMALL, seed=0)
     assert all(np.isfinite(array).all() for array in numbers(document))
     assert len(choices(document, features)) == n_rows
 
@@ -139,35 +144,35 @@ def test_a_last_step_of_one_query_learns_too(monkeypatch):
     monkeypatch.setattr(mlp._Trainer, "step", seen)
     monkeypatch.setattr(mlp, "_LEAST_STEPS_IN_ALL", 50)
     features, utility = task(513, 0)
-    fit_mlp(features, MODELS, utility, SMALL, seed=0)
+    fit(features, MODELS, utility, SMALL, seed=0)
     assert sizes == ([32] * 16 + [1]) * 3
 
 
 def test_a_single_model():
     features, utility = task(40, 0)
-    document = fit_mlp(features, ["only"], utility[:, :1], SMALL, seed=0)
+    document = fit(features, ["only"], utility[:, :1], SMALL, seed=0)
     assert choices(document, features).tolist() == [0] * 40
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, 1.0])
 def test_where_nothing_sets_the_models_apart_they_tie(value):
     features, _ = task(40, 0)
-    scores = selector_of(fit_mlp(features, MODELS, np.full((40, 3), value), SMALL, seed=0))(features)
+    scores = selector_of(fit(features, MODELS, np.full((40, 3), value), SMALL, seed=0))(features)
     assert torch.equal(scores, torch.zeros(40, 3))
 
 
 def test_equal_queries_of_other_outcomes():
     features = torch.ones(50, 20) / 20**0.5
     utility = np.tile([0.2, 0.6, 0.4], (50, 1))
-    assert set(choices(fit_mlp(features, MODELS, utility, MLPSettings(), seed=0), features)) == {1}
+    assert set(choices(fit(features, MODELS, utility, MLPSettings(), seed=0), features)) == {1}
 
 
 def test_what_a_query_is_worth_to_all_models_is_of_no_matter():
     features, utility = task(200, 0)
     easy = np.random.default_rng(0).random((200, 1))
-    plain = numbers(fit_mlp(features, MODELS, utility, SMALL, seed=0))
+    plain = numbers(fit(features, MODELS, utility, SMALL, seed=0))
     for other in (utility + easy, 5 * utility):
-        found = numbers(fit_mlp(features, MODELS, other, SMALL, seed=0))
+        found = numbers(fit(features, MODELS, other, SMALL, seed=0))
         for one, two in zip(plain, found, strict=True):
             np.testing.assert_allclose(one, two, atol=2e-3)
 
@@ -183,7 +188,7 @@ def test_the_epoch_that_does_best_on_held_out_queries_is_kept(monkeypatch):
     monkeypatch.setattr(mlp, "_value", value)
     monkeypatch.setattr(mlp, "_LEAST_STEPS_IN_ALL", 0)
     settings = MLPSettings(hidden_sizes=(8,), members=1, epochs=4)
-    (network,) = fit_networks(features, utility, settings, seed=0, rows_PQ=torch.ones(1, 200, dtype=torch.bool))
+    (network,) = fit_networks(features, utility[None], settings, seed=0, rows_PQ=torch.ones(1, 200, dtype=torch.bool))
     torch.testing.assert_close(network.layers[1][0], seen[1][1][0].T)
     assert not torch.equal(seen[1][1], seen[2][1])
 
@@ -202,8 +207,10 @@ def test_members_are_judged_by_queries_that_they_have_not_learned_from():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mlp._Trainer, "keep_best", seen)
         settings = MLPSettings(epochs=40, dropout=0.0, learning_rate=1e-2, weight_decay=0.0)
-        document = fit_mlp(features, MODELS, utility, settings, seed=0)
-    learned = utility[np.arange(300), choices(document, features)].mean() - utility.mean()
+        everything_PQ = torch.ones(1, 300, dtype=torch.bool)
+        (network,) = fit_networks(features, utility[None], settings, seed=0, rows_PQ=everything_PQ)
+    chosen = network.scores(features).argmax(dim=1).numpy()
+    learned = utility[np.arange(300), chosen].mean() - utility.mean()
     assert learned > 0.2
     assert abs(np.mean(values) / 300) < 0.15  # in units of the gains' size
 
@@ -215,7 +222,7 @@ def test_missing_outcomes_are_of_no_matter_where_enough_are_known():
     features, utility = task(800, 4)
     holes = np.random.default_rng(0).random(utility.shape) < 0.5
     holes[holes.all(axis=1), 0] = False
-    document = fit_mlp(features, MODELS, np.where(holes, NAN, utility), MLPSettings(), seed=0)
+    document = fit(features, MODELS, np.where(holes, NAN, utility), MLPSettings(), seed=0)
     queries, outcome = task(600, 5)
     assert outcome[np.arange(600), choices(document, queries)].mean() > outcome.mean(axis=0).max() + 0.08
 
@@ -227,7 +234,7 @@ def test_a_model_that_answered_the_easy_queries_is_no_better_for_it():
     quality = np.where(easy, 0.9, 0.1) + np.array([[0.05], [0.0], [0.0]])[:, 0].reshape(3, 1)
     utility = quality.T.copy()
     utility[~easy, 1] = NAN
-    shares = np.bincount(choices(fit_mlp(features, MODELS, utility, MLPSettings(), seed=0), features), minlength=3)
+    shares = np.bincount(choices(fit(features, MODELS, utility, MLPSettings(), seed=0), features), minlength=3)
     assert shares[0] > 550
 
 
@@ -243,7 +250,7 @@ def test_a_rarely_scored_model_gets_neither_all_nor_nothing():
         utility = 0.5 + 0.1 * rng.standard_normal((900, 3))
         utility[:, 2] = rng.random(900) < np.where(kind == 0, 0.9, 0.2)
         utility[30:, 2] = NAN
-        chosen = choices(fit_mlp(features, MODELS, utility, MLPSettings(members=4), seed=0), features) == 2
+        chosen = choices(fit(features, MODELS, utility, MLPSettings(members=4), seed=0), features) == 2
         own.append(chosen[kind == 0].mean())
         others.append(chosen[kind != 0].mean())
     assert np.mean(own) > 0.5
@@ -254,7 +261,7 @@ def test_a_rarely_scored_model_gets_neither_all_nor_nothing():
 def test_a_model_without_any_outcome():
     features, utility = task(200, 0)
     utility[:, 1] = NAN
-    chosen = choices(fit_mlp(features, MODELS, utility, MLPSettings(), seed=0), features)
+    chosen = choices(fit(features, MODELS, utility, MLPSettings(), seed=0), features)
     assert (chosen == 1).mean() < 0.5
 
 
@@ -263,7 +270,7 @@ def test_a_few_lucky_outcomes_do_not_take_all(n_known):
     features, utility = task(900, 10)
     utility[:, 2] = NAN
     utility[:n_known, 2] = 1.0
-    chosen = choices(fit_mlp(features, MODELS, utility, MLPSettings(), seed=0), features)
+    chosen = choices(fit(features, MODELS, utility, MLPSettings(), seed=0), features)
     assert (chosen == 2).mean() < 0.5
 
 
@@ -273,9 +280,9 @@ def test_a_few_lucky_outcomes_do_not_take_all(n_known):
 def test_committees_that_train_together_are_those_that_train_alone():
     features, utility = task(300, 0)
     rows_PQ = torch.arange(300) % 3 != torch.arange(3)[:, None]
-    together = fit_networks(features, utility, SMALL, seed=0, rows_PQ=rows_PQ)
+    together = fit_networks(features, np.stack([utility] * 3), SMALL, seed=0, rows_PQ=rows_PQ)
     for network, rows_Q in zip(together, rows_PQ, strict=True):
-        (alone,) = fit_networks(features, utility, SMALL, seed=0, rows_PQ=rows_Q[None])
+        (alone,) = fit_networks(features, utility[None], SMALL, seed=0, rows_PQ=rows_Q[None])
         torch.testing.assert_close(network.scores(features), alone.scores(features), atol=1e-3, rtol=1e-3)
     assert not torch.allclose(together[0].scores(features), together[1].scores(features), atol=1e-2)
 
@@ -283,9 +290,9 @@ def test_committees_that_train_together_are_those_that_train_alone():
 def test_rows_that_are_left_out_tell_nothing():
     features, utility = task(300, 0)
     rows_PQ = (torch.arange(300) % 4 != 1)[None]
-    (first,) = fit_networks(features, utility, SMALL, seed=0, rows_PQ=rows_PQ)
+    (first,) = fit_networks(features, utility[None], SMALL, seed=0, rows_PQ=rows_PQ)
     spoilt = np.where(rows_PQ[0].numpy()[:, None], utility, 1000 - 3 * utility)
-    (other,) = fit_networks(features, spoilt, SMALL, seed=0, rows_PQ=rows_PQ)
+    (other,) = fit_networks(features, spoilt[None], SMALL, seed=0, rows_PQ=rows_PQ)
     for (weight, bias), (other_weight, other_bias) in zip(first.layers, other.layers, strict=True):
         assert torch.equal(weight, other_weight)
         assert torch.equal(bias, other_bias)
@@ -309,7 +316,7 @@ def test_on_cuda_it_learns_as_well_and_steps_wait_for_nothing(monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(mlp._Trainer, "step", strict)
-    documents = [fit_mlp(features.cuda(), MODELS, utility, MLPSettings(), seed=0) for _ in range(2)]
+    documents = [fit(features.cuda(), MODELS, utility, MLPSettings(), seed=0) for _ in range(2)]
     assert all(np.array_equal(a, b) for a, b in zip(*map(numbers, documents), strict=True))
     queries, outcome = task(600, 5)
     chosen = choices(documents[0], queries)

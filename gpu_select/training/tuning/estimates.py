@@ -1,4 +1,4 @@
-"""The regressions that KNN and KMeans lean on, each fitted once for all settings and folds that need it."""
+"""The regressions that selectors learn from, each fitted once for all settings and folds that need it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpu_select.training.estimate import Regression
+from gpu_select.training.estimate import Estimate, Regression
 from gpu_select.training.points import as_points
 from gpu_select.training.tuning.folds import FoldedData
 from gpu_select.training.utility import Advantages
 
 __all__ = ["Estimates"]
 
-_Pair = tuple[NDArray[np.float64], NDArray[np.float64]]
-
 
 class Estimates:
-    """Expected gains by domain weight, gamma, ridge and fold.
+    """Expected gains by gamma, ridge and fold.
 
     Args:
         data: the folds.
@@ -30,7 +28,7 @@ class Estimates:
         self._data = data
         self._ridges = tuple(ridges)
         self.gains: list[Advantages] = [data.gains(fold) for fold in range(data.n_folds)]
-        self._known: dict[tuple[float, float], dict[tuple[float, int], _Pair]] = {}
+        self._known: dict[float, dict[tuple[float, int], Estimate]] = {}
         self._points: dict[float, Tensor] = {}
 
     def points(self, domain_weight: float) -> Tensor:
@@ -39,22 +37,21 @@ class Estimates:
             self._points[domain_weight] = as_points(self._data.features_QD, domain_weight)
         return self._points[domain_weight]
 
-    def held_out(self, domain_weight: float, gamma: float, ridge: float, fold: int) -> NDArray[np.float64]:
+    def held_out(self, gamma: float, ridge: float, fold: int) -> NDArray[np.float64]:
         """(Q, M) expected gains of each query as all others outside the fold tell."""
-        return self._fits(domain_weight, gamma)[ridge, fold][0]
+        return self._fits(gamma)[ridge, fold].held_out_QM
 
-    def fitted(self, domain_weight: float, gamma: float, ridge: float, fold: int) -> NDArray[np.float64]:
-        """(Q, M) what the regression says of each query beyond the models' means, its own outcomes included."""
-        return self._fits(domain_weight, gamma)[ridge, fold][1]
+    def fitted(self, gamma: float, ridge: float, fold: int) -> NDArray[np.float64]:
+        """(Q, M) expected gains of each query, its own outcomes included unless it is in the fold."""
+        return self._fits(gamma)[ridge, fold].fitted_QM
 
-    def _fits(self, domain_weight: float, gamma: float) -> dict[tuple[float, int], _Pair]:
-        key = domain_weight, gamma
-        if key not in self._known:
-            regression = Regression(self.points(domain_weight), gamma, seed=self._data.seed)
-            found: dict[tuple[float, int], _Pair] = {}
-            for fold, gains in enumerate(self.gains):
-                estimates = regression.fit_each(gains.gain_QM - gains.mean_M, self._ridges)
-                for ridge, estimate in zip(self._ridges, estimates, strict=True):
-                    found[ridge, fold] = gains.mean_M + estimate.held_out_QM, estimate.fitted_QM
-            self._known[key] = found
-        return self._known[key]
+    def _fits(self, gamma: float) -> dict[tuple[float, int], Estimate]:
+        if gamma not in self._known:
+            data = self._data
+            regression = Regression(data.features_QD, data.domain_Q, gamma, seed=data.seed)
+            self._known[gamma] = {
+                (ridge, fold): estimate
+                for fold, gains in enumerate(self.gains)
+                for ridge, estimate in zip(self._ridges, regression.fit_each(gains, self._ridges), strict=True)
+            }
+        return self._known[gamma]

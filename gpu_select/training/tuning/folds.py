@@ -40,8 +40,7 @@ class FoldedData:
         """The data of a table; features_QD is (Q, D) float32 on the device to tune on."""
         fold_Q = assign_folds(table.queries, n_folds, seed=seed)
         utility_QM = utilities(table, quality_weight)
-        domain_Q = np.unique(table.domains, return_inverse=True)[1].reshape(-1)
-        return cls(features_QD, table.quality_QM, utility_QM, domain_Q, fold_Q, seed)
+        return cls(features_QD, table.quality_QM, utility_QM, table.domain_groups(), fold_Q, seed)
 
     @property
     def n_folds(self) -> int:

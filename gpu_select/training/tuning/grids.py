@@ -15,34 +15,33 @@ def knn_grid(n_rows: int) -> list[KNNSettings]:
     """Voters, domain weight, and the regression that labels rows; n_rows is what one fold learns from."""
     return [
         KNNSettings(k, weight, gamma, ridge)
-        for weight, gamma, ridge, k in product((0.25, 0.5, 1.0), (1.0, 2.0), (3.0, 10.0, 30.0), (1, 5, 10, 25, 50, 100))
-        if k == 1 or k <= n_rows
+        for weight, gamma, ridge, k in product(
+            (0.25, 1.0), (0.5, 1.0, 2.0, 4.0), (1.0, 3.0, 10.0), (5, 10, 25, 50, 100)
+        )
+        if k == 5 or k <= n_rows
     ]
 
 
 def kmeans_grid(n_rows: int) -> list[KMeansSettings]:
     """Clusters, domain weight, and how much a cluster is shrunk to which regression."""
     return [
-        KMeansSettings(clusters, weight, shrinkage, 1.0, ridge)
-        for weight, clusters, shrinkage, ridge in product(
-            (0.25, 1.0), (8, 16, 32, 64, 128), (8.0, 24.0, 100.0), (3.0, 10.0)
+        KMeansSettings(clusters, weight, shrinkage, gamma, ridge)
+        for weight, clusters, shrinkage, gamma, ridge in product(
+            (0.25, 1.0), (8, 16, 32, 64, 128), (24.0, 100.0), (0.5, 2.0), (3.0, 10.0)
         )
         if clusters == 8 or 2 * clusters <= n_rows
     ]
 
 
 def svm_grid(base: SVMSettings) -> list[SVMSettings]:
-    """Width, bound and domain weight; the kernel stays."""
-    gammas = (0.5, 1.0, 2.0, 4.0) if base.kernel == "rbf" else (base.gamma,)
+    """Width, bound, and the regression that machines learn from; the kernel stays."""
+    gammas = (0.5, 1.0, 2.0) if base.kernel == "rbf" else (base.gamma,)
     return [
-        SVMSettings(base.kernel, gamma, c, weight)
-        for weight, gamma, c in product((0.5, 1.0), gammas, (0.03, 0.1, 0.3, 1.0, 3.0))
+        replace(base, gamma=gamma, c=c, label_gamma=label_gamma, label_ridge=ridge)
+        for gamma, c, label_gamma, ridge in product(gammas, (0.3, 1.0, 3.0, 10.0), (1.0, 2.0), (3.0, 10.0))
     ]
 
 
 def mlp_grid(base: MLPSettings) -> list[MLPSettings]:
-    """Width, and what keeps a network from learning single outcomes; the rest stays."""
-    return [
-        replace(base, hidden_sizes=(width,), weight_decay=decay, dropout=dropout)
-        for width, decay, dropout in product((32, 64), (0.03, 0.1, 0.3), (0.2,))
-    ]
+    """The regression that networks learn from; the rest stays."""
+    return [replace(base, label_gamma=gamma, label_ridge=ridge) for gamma, ridge in product((1.0, 2.0), (3.0, 10.0))]

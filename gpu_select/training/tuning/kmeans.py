@@ -37,7 +37,7 @@ def kmeans_choices(
             cluster_N = cluster_Q[learned]
             gains = estimates.gains[fold].of(learned)
             for s in mine:
-                fitted_NM = estimates.fitted(weight, s.gamma, s.ridge, fold)[learned]
+                fitted_NM = estimates.fitted(s.gamma, s.ridge, fold)[learned]
                 best_K = cluster_models(gains, fitted_NM, cluster_N, len(centers_KD), s.shrinkage)
                 choices[s][held_out] = best_K[cluster_Q[held_out]]
         yield from choices.items()

@@ -32,7 +32,7 @@ def knn_choices(
             same = [s for s in mine if (s.gamma, s.ridge) == (gamma, ridge)]
             choices = {s: np.empty(len(data.fold_Q), np.int64) for s in same}
             for fold, near_Hk in enumerate(near_of):
-                expected_QM = estimates.held_out(weight, gamma, ridge, fold)
+                expected_QM = estimates.held_out(gamma, ridge, fold)
                 label_Q, lead_Q = labels_of(expected_QM, estimates.gains[fold].mean_M)
                 vote_QM = np.zeros((len(label_Q), n_models))
                 vote_QM[np.arange(len(label_Q)), label_Q] = vote_weights(lead_Q)

@@ -26,6 +26,8 @@ __all__ = ["Trial", "Tuning", "tune"]
 
 _LEAST_QUERIES = 20
 
+_Choices = Callable[[FoldedData, Estimates, list[Any]], Iterator[tuple[Any, NDArray[np.int64]]]]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -98,23 +100,20 @@ def tune(
         "svm": svm_grid(base.svm),
         "mlp": mlp_grid(base.mlp),
     }
-    ridges = sorted({s.ridge for name in ("knn", "kmeans") for s in grids[name]})
-    estimates = Estimates(data, ridges)
-
-    def choices(name: str) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        if name == "knn":
-            return knn_choices(data, estimates, grids[name])
-        if name == "kmeans":
-            return kmeans_choices(data, estimates, grids[name])
-        if name == "svm":
-            return svm_choices(data, grids[name])
-        return mlp_choices(data, grids[name])
-
+    ridges = {s.ridge for name in ("knn", "kmeans") for s in grids[name]}
+    ridges |= {s.label_ridge for name in ("svm", "mlp") for s in grids[name]}
+    estimates = Estimates(data, sorted(ridges))
+    choices_of: dict[str, _Choices] = {
+        "knn": knn_choices,
+        "kmeans": kmeans_choices,
+        "svm": svm_choices,
+        "mlp": mlp_choices,
+    }
     single_Q = best_single(data)
     options, trials = base, []
     for name in algorithms:
         found = []
-        for settings, choice_Q in choices(name):
+        for settings, choice_Q in choices_of[name](data, estimates, grids[name]):
             found.append((settings, choice_Q))
             if progress is not None:
                 progress(name, 1)

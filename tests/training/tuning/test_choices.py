@@ -49,12 +49,9 @@ def data_of(task, *, holes: bool, n: int = 400) -> FoldedData:
 
 def choices_of(algorithm: str, data: FoldedData, grid=None) -> dict:
     grid = grid or GRIDS[algorithm]
-    if algorithm == "svm":
-        return dict(svm_choices(data, grid))
-    if algorithm == "mlp":
-        return dict(mlp_choices(data, grid))
-    estimates = Estimates(data, sorted({s.ridge for s in grid}))
-    return dict((knn_choices if algorithm == "knn" else kmeans_choices)(data, estimates, grid))
+    ridges = {s.ridge if algorithm in ("knn", "kmeans") else s.label_ridge for s in grid}
+    choices = {"knn": knn_choices, "kmeans": kmeans_choices, "svm": svm_choices, "mlp": mlp_choices}[algorithm]
+    return dict(choices(data, Estimates(data, sorted(ridges)), grid))
 
 
 def trained(algorithm: str, data: FoldedData, settings) -> np.ndarray:
@@ -63,9 +60,13 @@ def trained(algorithm: str, data: FoldedData, settings) -> np.ndarray:
     fits = {"knn": fit_knn, "kmeans": fit_kmeans, "svm": fit_svm, "mlp": fit_mlp}
     for fold in range(data.n_folds):
         learned, held_out = data.rows(fold)
-        seed = {} if algorithm == "svm" else {"seed": SEED}
         document = fits[algorithm](
-            data.features_QD[torch.from_numpy(learned)], list("abc"), data.utility_QM[learned], settings, **seed
+            data.features_QD[torch.from_numpy(learned)],
+            list("abc"),
+            data.utility_QM[learned],
+            data.domain_Q[learned],
+            settings,
+            seed=SEED,
         )
         selector = selector_of(document)
         column = np.array(["abc".index(name) for name in selector.models])

@@ -40,7 +40,7 @@ def test_every_setting_of_the_grids_is_one_that_train_takes():
 @pytest.mark.parametrize("n_rows", [1, 10, 40, 1000])
 def test_grids_fit_the_number_of_queries(n_rows):
     assert knn_grid(n_rows)
-    assert all(s.k == 1 or s.k <= n_rows for s in knn_grid(n_rows))
+    assert all(s.k == 5 or s.k <= n_rows for s in knn_grid(n_rows))
     assert kmeans_grid(n_rows)
     assert all(s.clusters == 8 or 2 * s.clusters <= n_rows for s in kmeans_grid(n_rows))
 
@@ -88,7 +88,7 @@ def test_progress_adds_up_and_one_setting_an_algorithm_is_chosen(found):
     done: Counter[str] = Counter()
     for name, n in seen:
         done[name] += n
-    assert done == tried == {"knn": 108, "kmeans": 36, "svm": 40, "mlp": len(mlp_grid(MLPSettings()))}
+    assert done == tried == {"knn": 120, "kmeans": 48, "svm": 48, "mlp": len(mlp_grid(MLPSettings()))}
     for name in ALL:
         (chosen,) = (t for t in tuning.trials if t.algorithm == name and t.chosen)
         assert asdict(getattr(tuning.options, name)) == chosen.settings
