@@ -236,7 +236,8 @@ def _quality(document: Document) -> Section:
 def _svm(document: Document) -> Section:
     rows = [
         [
-            f"{row['rows']:,} queries x {row['models']} models, gamma {row['gamma']:g}, C {row['C']:g}",
+            f"{row['rows']:,} queries x {row['models']} models, {row['target']}, "
+            f"gamma {row['gamma']:g}, C {row['C']:g}",
             *(_time(row["seconds"][key]) for key in ("ours", "SVC")),
             f"{row['speedup_over_SVC']:.2f}",
             f"{row['objective_difference']:.0e}",
