@@ -31,7 +31,8 @@ def fit_knn(
 
     A single outcome says little about a query: with graded or 0/1 scores most queries have several best models, and
     which one wins is chance. So each query's gains are first estimated by a regression over all other queries; the
-    label is the model with the largest estimate, the weight its lead over the runner-up.
+    label is the model with the largest estimate, the weight what that gains over the average model. (Its lead over the
+    next model would give no vote at all to one of two that do alike and are better than all others.)
 
     Args:
         features_QD: (Q, D) float32, on the device to train on.
@@ -47,27 +48,23 @@ def fit_knn(
     """
     gains = centred(utility_QM)
     estimate = Regression(features_QD, domain_Q, settings.gamma, seed=seed).fit(gains, settings.ridge)
-    label_Q, lead_Q = labels_of(estimate.held_out_QM, gains.mean_M)
+    label_Q, stake_Q = labels_of(estimate.held_out_QM, gains.mean_M)
     return KNNFile(
         k=settings.k,
         embeddings_ND=as_rows(features_QD, settings.domain_weight).cpu().numpy(),
         labels=[models[m] for m in label_Q],
         # six decimals of a thousandth: shorter files, the same decisions
-        qualities_N=np.round(_QUALITY_SCALE * lead_Q, 6),
+        qualities_N=np.round(_QUALITY_SCALE * stake_Q, 6),
     )
 
 
 def labels_of(
     expected_QM: NDArray[np.float64], mean_M: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(Q,) the model with the largest expected gain on each query, and (Q,) its lead over the next one."""
-    label_Q = best_model(expected_QM, mean_M)
-    if expected_QM.shape[1] == 1:
-        return label_Q, np.zeros(len(label_Q))
-    ranked_QM = np.sort(expected_QM, axis=1)
-    return label_Q, ranked_QM[:, -1] - ranked_QM[:, -2]
+    """(Q,) the model with the largest expected gain on each query, and (Q,) that gain over the query's mean."""
+    return best_model(expected_QM, mean_M), expected_QM.max(axis=1) - expected_QM.mean(axis=1)
 
 
-def vote_weights(lead_Q: NDArray[np.float64]) -> NDArray[np.float64]:
+def vote_weights(stake_Q: NDArray[np.float64]) -> NDArray[np.float64]:
     """(Q,) what a row's vote counts in a file that `fit_knn` writes: the engine's rule, without latencies."""
-    return 0.9 * np.maximum(_QUALITY_SCALE * lead_Q, 0.01) + 0.1
+    return 0.9 * np.maximum(_QUALITY_SCALE * stake_Q, 0.01) + 0.1

@@ -32,7 +32,7 @@ class MLPSettings:
     hidden_sizes: tuple[int, ...] = (64,)
     """Units of each hidden layer of one member; the file's layers hold all members side by side."""
     members: int = 8
-    """Networks whose mean decides. Each leaves out another part of the queries, which tell when to stop."""
+    """Networks whose mean decides. Each leaves out a part of the queries, whose expected gains tell when to stop."""
     dropout: float = 0.2
     """Share of hidden units that a training step leaves out."""
     learning_rate: float = 2e-3
@@ -75,10 +75,11 @@ def fit_mlp(
 ) -> MLPFile:
     """Train a committee for expected utility.
 
-    Single outcomes are mostly chance, so what counts is what models are expected to gain, by a regression over all
-    other queries. The loss of a query is the cross-entropy of the model with the largest expected gain, times its lead
-    over the next one: a query on which two models are expected to do alike counts nothing. (The expected gain itself,
-    of choosing by the softmax, is no good as a loss: it has hardly a gradient once one model is chosen everywhere.)
+    Single outcomes are mostly chance, so what counts is what models are expected to gain, by regressions over other
+    queries. For every k, a query's loss has the cross-entropy of choosing one of its k best models, times the lead of
+    the k-th over the next one: with two models, cross-entropy weighted by what is at stake. Two models that do alike
+    are one choice in it. (The expected gain itself, of choosing by the softmax, is no good as a loss: it has hardly a
+    gradient once one model is chosen everywhere.)
 
     Args:
         features_QD: (Q, D) float32 on the device to train on.
@@ -124,12 +125,11 @@ def fit_networks(
     generator = torch.Generator().manual_seed(seed)
     trainer = _Trainer(settings, len(rows_PQ), dim, expected_PQM.shape[2], generator, device)
     # what a problem may not learn from counts nothing in it
-    gain_PQM, stake_PQ = torch.zeros(expected_PQM.shape), torch.zeros(rows_PQ.shape)
-    for p, rows_Q in enumerate(rows_PQ):
-        gain_QM = torch.from_numpy(_of_unit_size(expected_PQM[p, rows_Q.numpy()])).float()
-        gain_PQM[p, rows_Q], stake_PQ[p, rows_Q] = gain_QM, _lead(gain_QM)
-    gain_PQM, stake_PQ = gain_PQM.to(device), stake_PQ.to(device)
-    label_PQ = gain_PQM.argmax(dim=2)
+    gain_PQM = torch.zeros(expected_PQM.shape)
+    for gain_QM, expected_QM, rows_Q in zip(gain_PQM, expected_PQM, rows_PQ, strict=True):
+        gain_QM[rows_Q] = torch.from_numpy(_of_unit_size(expected_QM[rows_Q.numpy()])).float()
+    gain_PQM = gain_PQM.to(device)
+    order_PQM, lead_PQM = _ranked(gain_PQM)
     # each member leaves out one part of the queries
     fold_Q = torch.randperm(n_rows, generator=generator) % max(settings.members, _LEAST_FOLDS)
     learns_KQ = (fold_Q != torch.arange(settings.members)[:, None]).float().to(device)
@@ -144,7 +144,7 @@ def fit_networks(
         order_Q = torch.randperm(n_rows, generator=generator).to(device)
         for step, rows_b in enumerate(torch.split(order_Q, batch)):
             remaining = 1 - (epoch * n_steps + step) / (n_epochs * n_steps)
-            trainer.step(x_QD[rows_b], label_PQ[:, rows_b], stake_PQ[:, rows_b], learns_KQ[:, rows_b], remaining)
+            trainer.step(x_QD[rows_b], order_PQM[:, rows_b], lead_PQM[:, rows_b], learns_KQ[:, rows_b], remaining)
         trainer.keep_best(_value(trainer, x_QD, gain_PQM, held_out))
     return trainer.networks(scale)
 
@@ -213,20 +213,21 @@ class _Trainer:
             h_PBW = torch.baddbmm(bias_G1O[member::n_members], h_PBW.relu(), weight_GIO[member::n_members])
         return h_PBW
 
-    def step(self, x_BD: Tensor, label_PB: Tensor, stake_PB: Tensor, learns_KB: Tensor, remaining: float) -> None:
+    def step(self, x_BD: Tensor, order_PBM: Tensor, lead_PBM: Tensor, learns_KB: Tensor, remaining: float) -> None:
         """One step of all members on a batch.
 
         Args:
             x_BD: features.
-            label_PB, stake_PB: the best model of each query, and its lead.
+            order_PBM, lead_PBM: from `_ranked`.
             learns_KB: 1 where a member learns from a query, else 0.
             remaining: of the learning rate.
         """
         outputs_GBM = self.outputs(x_BD)
         log_odds_PKBM = outputs_GBM.view(*self.shape, *outputs_GBM.shape[1:]).log_softmax(dim=3)
-        label_PKB1 = label_PB[:, None, :, None].expand(*log_odds_PKBM.shape[:3], 1)
-        log_odds_PKB = log_odds_PKBM.gather(3, label_PKB1).squeeze(3)
-        loss = -(log_odds_PKB * (stake_PB[:, None] * learns_KB)).sum() / len(x_BD)
+        # of choosing one of the best k, for every k
+        best_PKBM = log_odds_PKBM.gather(3, order_PBM[:, None].expand_as(log_odds_PKBM)).logcumsumexp(dim=3)
+        loss_PKB = -(best_PKBM * lead_PBM[:, None]).sum(dim=3)
+        loss = (loss_PKB * learns_KB).sum() / len(x_BD)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * remaining
@@ -288,9 +289,7 @@ def _of_unit_size(expected_QM: NDArray[np.float64]) -> NDArray[np.float64]:
     return gain_QM / size if size > 1e-12 else np.zeros_like(gain_QM)
 
 
-def _lead(gain_QM: Tensor) -> Tensor:
-    """(Q,) of the best model over the next one."""
-    if gain_QM.shape[1] == 1:
-        return gain_QM.new_zeros(len(gain_QM))
-    first_Q, second_Q = gain_QM.topk(2, dim=1).values.unbind(dim=1)
-    return first_Q - second_Q
+def _ranked(gain_PQM: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, Q, M) models, the best first, and (P, Q, M) what each gains over the next one; 0 for the last."""
+    sorted_PQM, order_PQM = gain_PQM.sort(dim=2, descending=True, stable=True)
+    return order_PQM, sorted_PQM - torch.cat([sorted_PQM[..., 1:], sorted_PQM[..., -1:]], dim=2)

@@ -26,7 +26,7 @@ class KNNSettings:
     gamma: float = 2.0
     """Width of the kernel in the regression that gives the labels."""
     ridge: float = 3.0
-    """That regression's ridge: so many outcomes on one spot count as much as the belief that models do alike there."""
+    """That regression's ridge: so many outcomes on one spot count as much as the belief that it is like its domain."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class KMeansSettings:
     """As for KNN."""
     shrinkage: float = 24.0
     """Outcomes that the regression's estimate counts for in a cluster's mean."""
-    gamma: float = 2.0
+    gamma: float = 1.0
     """Width of the kernel in the regression that clusters are shrunk to."""
-    ridge: float = 3.0
+    ridge: float = 10.0
     """That regression's ridge."""
 
 

@@ -102,10 +102,10 @@ def both_ways(points, target, domain, mean, gamma, ridge) -> list[np.ndarray]:
 
 
 def test_of_domains_apart_and_all_together_the_mean_with_the_least_error_counts():
-    points, target = task(90, 7)
-    domain = np.arange(90) % 4
+    points, target = task(200, 7)
+    domain = np.arange(200) % 4
     domain[:2] = 9  # a domain of two queries
-    target += domain[:, None] / 5
+    target += np.sin(2.0 * domain)[:, None] 
     mean = np.array([0.1, -0.2, 0.3])
     found = regression_of(points, 1.0, domain).fit(Advantages(target, mean), 3.0)
     fitted, held_out, fitted_together, held_out_together = both_ways(points, target, domain, mean, 1.0, 3.0)
@@ -114,6 +114,27 @@ def test_of_domains_apart_and_all_together_the_mean_with_the_least_error_counts(
     assert 0.05 < share < 0.95
     np.testing.assert_allclose(found.held_out_QM, share * held_out + (1 - share) * held_out_together, atol=2e-3)
     np.testing.assert_allclose(found.fitted_QM, share * fitted + (1 - share) * fitted_together, atol=2e-3)
+
+
+def test_holes_in_several_domains():
+    points, target = task(120, 11)
+    domain = np.arange(120) % 3
+    target += domain[:, None] / 2
+    target[np.random.default_rng(0).random(target.shape) < 0.3] = NAN
+    target[domain == 1, 2] = NAN  # a model without an outcome in one domain
+    found = regress(points, target, 1.0, 3.0, domain=domain)
+    pairs = []
+    for groups in (domain, np.zeros(120)):
+        columns = []
+        for target_Q in target.T:
+            known = np.isfinite(target_Q)
+            columns.append(dense_without(points, np.nan_to_num(target_Q), known, 1.0, 3.0, groups))
+        pairs.append(np.stack(columns, axis=1))
+    shares = np.linspace(0, 1, 1001)
+    errors = [np.nansum(np.square(w * pairs[0] + (1 - w) * pairs[1] - target)) for w in shares]
+    share = shares[np.argmin(errors)]
+    assert 0.05 < share <= 1
+    np.testing.assert_allclose(found.held_out_QM, share * pairs[0] + (1 - share) * pairs[1], atol=2e-3)
 
 
 @pytest.mark.parametrize("helps", [True, False])
@@ -211,6 +232,7 @@ def test_a_single_query_is_believed_by_its_ridge_and_its_own_outcome_tells_nothi
 def test_on_cuda_it_is_the_same():
     points, target = task(300, 6)
     target[::4, 1] = NAN
-    here, there = (regress(x, target, 1.0, 5.0) for x in (points, points.cuda()))
+    domain = np.arange(300) % 3
+    here, there = (regress(x, target, 1.0, 5.0, domain=domain) for x in (points, points.cuda()))
     np.testing.assert_allclose(there.fitted_QM, here.fitted_QM, atol=2e-3)
     np.testing.assert_allclose(there.held_out_QM, here.held_out_QM, atol=2e-3)

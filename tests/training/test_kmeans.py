@@ -121,7 +121,7 @@ def cross(n_each: int = 12) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def fit(features, models, utility, *, seed: int = 0, **options):
-    domain = features[:, -14:].argmax(dim=1).numpy()
+    domain = features[:, -14:].argmax(dim=1).cpu().numpy()
     return fit_kmeans(features, models, np.asarray(utility, dtype=float), domain, KMeansSettings(**options), seed=seed)
 
 

@@ -26,7 +26,7 @@ def task(n: int, seed: int, dim: int = 17) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def fit(features, models, utility, settings, *, seed: int):
-    domain = features[:, -14:].argmax(dim=1).numpy()
+    domain = features[:, -14:].argmax(dim=1).cpu().numpy()
     return fit_mlp(features, models, np.asarray(utility, dtype=float), domain, settings, seed=seed)
 
 

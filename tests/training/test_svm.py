@@ -29,13 +29,13 @@ def task(n: int, seed: int, dim: int = 17) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def fit(features, models, utility, **options):
-    domain = features[:, -14:].argmax(dim=1).numpy()
+    domain = features[:, -14:].argmax(dim=1).cpu().numpy()
     return fit_svm(features, models, np.asarray(utility, dtype=float), domain, SVMSettings(**options), seed=0)
 
 
 def expected_gains(features, utility, gamma: float = 2.0, ridge: float = 3.0) -> np.ndarray:
     """(Q, M) what the machines learn from."""
-    domain = features[:, -14:].argmax(dim=1).numpy()
+    domain = features[:, -14:].argmax(dim=1).cpu().numpy()
     return Regression(features, domain, gamma, seed=0).fit(centred(utility), ridge).held_out_QM
 
 

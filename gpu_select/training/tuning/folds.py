@@ -53,11 +53,7 @@ class FoldedData:
 
     def gains(self, fold: int) -> Advantages:
         """Gains as known while a fold is held out: (Q, M), NaN in it."""
-        return centred(self.without(fold))
-
-    def without(self, fold: int) -> NDArray[np.float64]:
-        """(Q, M) utilities, NaN in the fold."""
-        return np.where((self.fold_Q == fold)[:, None], np.nan, self.utility_QM)
+        return centred(np.where((self.fold_Q == fold)[:, None], np.nan, self.utility_QM))
 
 
 def best_single(data: FoldedData) -> NDArray[np.int64]:

@@ -33,9 +33,9 @@ def knn_choices(
             choices = {s: np.empty(len(data.fold_Q), np.int64) for s in same}
             for fold, near_Hk in enumerate(near_of):
                 expected_QM = estimates.held_out(gamma, ridge, fold)
-                label_Q, lead_Q = labels_of(expected_QM, estimates.gains[fold].mean_M)
+                label_Q, stake_Q = labels_of(expected_QM, estimates.gains[fold].mean_M)
                 vote_QM = np.zeros((len(label_Q), n_models))
-                vote_QM[np.arange(len(label_Q)), label_Q] = vote_weights(lead_Q)
+                vote_QM[np.arange(len(label_Q)), label_Q] = vote_weights(stake_Q)
                 sums_HkM = vote_QM[near_Hk].cumsum(axis=1)
                 for s in same:
                     choices[s][data.rows(fold)[1]] = sums_HkM[:, min(s.k, near_Hk.shape[1]) - 1].argmax(axis=1)

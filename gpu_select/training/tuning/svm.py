@@ -29,16 +29,18 @@ def svm_choices(
         mine = [s for s in grid if (s.kernel, s.domain_weight, s.gamma) == (kernel_name, weight, gamma)]
         points_QD = unit_points(data.features_QD, weight)
         kernel = Kernel(points_QD, gamma if kernel_name == "rbf" else None)
-        signs, costs = [], []
-        for s in mine:
-            for fold in range(n_folds):
-                expected_QM = estimates.held_out(s.label_gamma, s.label_ridge, fold)
-                expected_QM = np.where((data.fold_Q == fold)[:, None], np.nan, expected_QM)
-                sign_MQ, weight_MQ = problems(expected_QM, points_QD)
-                signs.append(sign_MQ)
-                costs.append(s.c * weight_MQ)
-        beta_PQ, rho_P = solve(kernel, torch.cat(signs), torch.cat(costs), tolerance=_TOLERANCE)
-        value_PQ = kernel.product(beta_PQ) - rho_P[:, None]
-        best_SFQ = value_PQ.view(len(mine), n_folds, n_models, -1).argmax(dim=2).cpu().numpy()
-        for s, best_FQ in zip(mine, best_SFQ, strict=True):
-            yield s, best_FQ[data.fold_Q, np.arange(best_FQ.shape[1])]
+        # settings that learn from the same regression are solved together
+        for labels in sorted({(s.label_gamma, s.label_ridge) for s in mine}):
+            same = [s for s in mine if (s.label_gamma, s.label_ridge) == labels]
+            expected = [estimates.held_out(*labels, fold) for fold in range(n_folds)]
+            todo = [
+                problems(np.where((data.fold_Q == fold)[:, None], np.nan, expected_QM), points_QD)
+                for fold, expected_QM in enumerate(expected)
+            ]
+            sign_PQ = torch.cat([sign_MQ for _ in same for sign_MQ, _ in todo])
+            cost_PQ = torch.cat([s.c * weight_MQ for s in same for _, weight_MQ in todo])
+            beta_PQ, rho_P = solve(kernel, sign_PQ, cost_PQ, tolerance=_TOLERANCE)
+            value_PQ = kernel.product(beta_PQ) - rho_P[:, None]
+            best_SFQ = value_PQ.view(len(same), n_folds, n_models, -1).argmax(dim=2).cpu().numpy()
+            for s, best_FQ in zip(same, best_SFQ, strict=True):
+                yield s, best_FQ[data.fold_Q, np.arange(best_FQ.shape[1])]
