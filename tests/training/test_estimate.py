@@ -105,7 +105,7 @@ def test_of_domains_apart_and_all_together_the_mean_with_the_least_error_counts(
     points, target = task(200, 7)
     domain = np.arange(200) % 4
     domain[:2] = 9  # a domain of two queries
-    target += np.sin(2.0 * domain)[:, None] 
+    target += np.sin(2.0 * domain)[:, None]
     mean = np.array([0.1, -0.2, 0.3])
     found = regression_of(points, 1.0, domain).fit(Advantages(target, mean), 3.0)
     fitted, held_out, fitted_together, held_out_together = both_ways(points, target, domain, mean, 1.0, 3.0)
