@@ -4,10 +4,10 @@
 
 One weighted machine a model: as `gpu-select train` fits them, to what each model is expected to gain or lose against
 the best other one; and to single outcomes (quality less the query's mean), a harder problem. Both sides stop at a gap
-of 1e-3 and compute their own kernel; SVC, which stays on the CPU, fits one machine after the other. Then the load of
-`gpu-select tune`, without a peer: 8 widths x 5 bounds x 5 folds, all of whose machines are solved over one kernel
-matrix a width. Without --train: 5,000 synthetic queries x 6 models. Medians of interleaved repeats; the tuning load
-runs once.
+of 1e-3 and compute their own kernel; SVC, which stays on the CPU, fits one machine after the other. Then a load
+like that of `gpu-select tune`, without a peer: 8 widths x 5 bounds x 5 folds, all of whose machines are solved over one
+kernel matrix a width. Without --train: 5,000 synthetic queries x 6 models. Medians of interleaved repeats; the tuning
+load runs once.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if arguments.train is None:
-        features_QD, utility_QM, quality_QM = _synthetic(arguments.rows)
+        features_QD, domain_Q, utility_QM, quality_QM = _synthetic(arguments.rows)
     else:
-        features_QD, utility_QM, quality_QM = _real(arguments.train, arguments.cache_dir, arguments.rows, device)
+        features_QD, domain_Q, utility_QM, quality_QM = _real(
+            arguments.train, arguments.cache_dir, arguments.rows, device
+        )
     points_QD = unit(features_QD)
-    domain_Q, settings = features_QD[:, -N_DOMAINS:].argmax(dim=1).numpy(), SVMSettings()
+    settings = SVMSettings()
     regression = Regression(features_QD, domain_Q, settings.label_gamma, seed=0)
     sign_MQ, weight_MQ = problems(regression.fit(centred(utility_QM), settings.label_ridge).held_out_QM, points_QD)
     gain_MQ = sign_MQ * weight_MQ
@@ -80,25 +82,27 @@ def main() -> None:
     save(f"svm-{device.type}", {**document, "results": results, "tuning": tuning})
 
 
-def _synthetic(n_rows: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+def _synthetic(n_rows: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
     """Features of MiniLM's size, and six models' answers of all qualities that depend on them a little."""
     features_QD = clustered_features(n_rows, 398, seed=1)
     rng = np.random.default_rng(0)
     logits_QM = 0.5 * unit(features_QD).numpy() @ rng.standard_normal((398, 6)) + rng.normal(0, 0.3, 6)
     right_QM = rng.random(logits_QM.shape) < 1 / (1 + np.exp(-logits_QM))
-    return features_QD, 0.9 * right_QM + 0.1 * rng.random(logits_QM.shape), right_QM.astype(float)
+    domain_Q = features_QD[:, -N_DOMAINS:].argmax(dim=1).numpy()
+    return features_QD, domain_Q, 0.9 * right_QM + 0.1 * rng.random(logits_QM.shape), right_QM.astype(float)
 
 
 def _real(
     path: Path, cache_dir: Path | None, most: int, device: torch.device
-) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
     from gpu_select.records import read_outcomes
     from gpu_select.training import TrainOptions
     from gpu_select.training.utility import utilities
 
     table, _ = read_outcomes(str(path), limit=most)
     features_QD = embedded_features(table, "minilm", cache_dir, device)
-    return features_QD, utilities(table, TrainOptions().quality_weight), table.quality_QM
+    utility_QM = utilities(table, TrainOptions().quality_weight)
+    return features_QD, table.domain_groups(), utility_QM, table.quality_QM
 
 
 def _against_svc(
@@ -116,6 +120,8 @@ def _against_svc(
     def svc() -> None:
         beta_MQ = torch.zeros_like(cost_MQ)
         for m, part in enumerate(parts):
+            if len(sign_MQ[m, part].unique()) < 2:  # a constant machine, without support vectors
+                continue
             machine = SVC(C=C, gamma=gamma, tol=GAP, cache_size=1000)
             machine.fit(points[part], sign_MQ[m].numpy()[part], sample_weight=cost_MQ[m].numpy()[part] / C)
             beta_MQ[m, part[machine.support_]] = torch.from_numpy(machine.dual_coef_[0])
@@ -131,7 +137,7 @@ def _against_svc(
         "C": C,
         "seconds": seconds,
         "speedup_over_SVC": seconds["SVC"] / seconds["ours"],
-        "objective_difference": float(((values["ours"] - values["SVC"]) / values["SVC"]).abs().max()),
+        "objective_difference": float(((values["ours"] - values["SVC"]) / values["SVC"]).nan_to_num().abs().max()),
         "gap": _gap(exact, sides["ours"], sign_MQ, cost_MQ),
     }
 
