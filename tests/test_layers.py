@@ -71,7 +71,7 @@ OWNERS = {
 
 WITHOUT_TORCH = (
     "gpu_select/__main__.py",
-    "gpu_select/config.py",
+    "gpu_select/config/*",
     "gpu_select/domains.py",
     "gpu_select/errors.py",
     "gpu_select/evaluation/*",
