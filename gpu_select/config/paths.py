@@ -9,7 +9,7 @@ __all__ = ["at_index", "at_key"]
 
 def at_key(where: str, key: str) -> str:
     """The path of a key in the mapping at `where`; a file's keys may be of any length, and have line ends."""
-    name = key if len(key) <= 60 and key.isprintable() else brief(key)[1:-1]
+    name = key if len(key) <= 60 and key.isprintable() else brief(key)
     return f"{where}.{name}" if where else name
 
 
