@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from gpu_select.config.environment import shown
 from gpu_select.config.sections import Section
-from gpu_select.domains import DOMAIN_NAMES
+from gpu_select.domains import KNOWN_DOMAINS
 from gpu_select.errors import brief
 
 __all__ = [
@@ -124,8 +124,8 @@ def _condition(section: Section, keyword_rules: Mapping[str, KeywordRule]) -> Ru
     if name is None or kind is None:
         return DomainCondition("")
     if kind == "domain":
-        if name not in (*DOMAIN_NAMES, "unknown"):
-            section.expected("name", f"one of {', '.join(DOMAIN_NAMES)}, unknown")
+        if name not in KNOWN_DOMAINS:
+            section.expected("name", f"one of {', '.join(KNOWN_DOMAINS)}")
         return DomainCondition(name)
     if name not in keyword_rules:
         known = f"one of {', '.join(keyword_rules)}, as keyword_rules names them" if keyword_rules else None
