@@ -1,0 +1,40 @@
+"""`gpu-select serve`: an OpenAI-compatible endpoint that chooses the model."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from typing import Any
+
+import click
+
+from gpu_select.commands import options
+
+__all__ = ["command"]
+
+
+@click.command(name="serve")
+@click.option("--config", "config_path", required=True, metavar="FILE", help="config.yaml: decisions and endpoints.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
+@options.device
+def command(config_path: str, host: str, port: int, device: str, dtype: Any) -> None:
+    """Answer OpenAI clients; a request for the model "auto" goes to the one that its text calls for.
+
+    SIGHUP or POST /admin/reload loads FILE and its files again; SIGTERM finishes what is being answered, and stops.
+    The log on standard error is one JSON object a line.
+    """
+    serve(config_path, host=host, port=port, device=device, dtype=dtype)
+
+
+def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any) -> None:
+    """Check that the server's packages are there, and hand over."""
+    from gpu_select.errors import MissingDependencyError
+
+    for package in ("aiohttp", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package.replace("_", "-"), "gpu-select serve", "'gpu-select[serve]'")
+    from gpu_select import gateway
+
+    gateway.write_json_lines()
+    gateway.serve(partial(gateway.load_service, config_path, device=device, dtype=dtype), host, port)
