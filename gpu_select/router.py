@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,12 @@ class Routes:
     """Distinct texts longer than the encoder takes."""
     n_cached: int = 0
     """Distinct texts whose embedding came from the cache."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What routing adds to each query's row of a log: model, score, margin (None if infinite) and no error."""
+        margins = [None if margin == np.inf else margin for margin in self.margins.tolist()]
+        for model, score, margin in zip(self.models, self.scores.tolist(), margins, strict=True):
+            yield {"model": model, "score": score, "margin": margin, "error": None}
 
 
 class Router(nn.Module):

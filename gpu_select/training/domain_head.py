@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +23,11 @@ _LEAST_GRADIENT = 1e-6
 
 
 def fit_domain_head(
-    features_QD: Tensor, table: OutcomeTable, *, weight_decay: float = WEIGHT_DECAY
+    features_QD: Tensor,
+    table: OutcomeTable,
+    own: Mapping[str, Any] | None = None,
+    *,
+    weight_decay: float = WEIGHT_DECAY,
 ) -> DomainFile | None:
     """Fit the head on the queries whose records name one of the documented domains.
 
@@ -29,6 +36,7 @@ def fit_domain_head(
     Args:
         features_QD: (Q, d + 14) float32, as for the selectors; only the embeddings are looked at.
         table: Q queries.
+        own: what the selector files say of where they come from; the encoder is taken from it.
         weight_decay: of the weights, not of the biases.
 
     Returns:
@@ -45,7 +53,9 @@ def fit_domain_head(
     x_Ld = features_QD[torch.tensor(rows, device=features_QD.device), :-N_DOMAINS]
     label_L = torch.tensor([place[table.domains[q]] for q in rows], device=features_QD.device)
     weight_Cd, bias_C = _minimise(x_Ld, label_L, len(domains), weight_decay)
-    return DomainFile(tuple(domains), weight_Cd.float().cpu().numpy(), bias_C.float().cpu().numpy())
+    note = {"encoder": own["encoder"]} if own and "encoder" in own else {}
+    note |= {"data": {"queries": len(rows)}, "weight_decay": weight_decay}
+    return DomainFile(tuple(domains), weight_Cd.float().cpu().numpy(), bias_C.float().cpu().numpy(), note)
 
 
 def _minimise(x_Ld: Tensor, label_L: Tensor, C: int, weight_decay: float) -> tuple[Tensor, Tensor]:
