@@ -18,16 +18,19 @@ __all__ = ["command"]
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True, help="0 takes a free one.")
 @options.device
-def command(config_path: str, host: str, port: int, device: str, dtype: Any) -> None:
+@click.option(
+    "--deterministic", is_flag=True, help="Decide on a query the same, bit for bit, in whatever batch it is; slower."
+)
+def command(config_path: str, host: str, port: int, device: str, dtype: Any, deterministic: bool) -> None:
     """Answer OpenAI clients; a request for the model "auto" goes to the one that its text calls for.
 
     SIGHUP or POST /admin/reload loads FILE and its files again; SIGTERM finishes what is being answered, and stops.
     The log on standard error is one JSON object a line.
     """
-    serve(config_path, host=host, port=port, device=device, dtype=dtype)
+    serve(config_path, host=host, port=port, device=device, dtype=dtype, deterministic=deterministic)
 
 
-def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any) -> None:
+def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any, deterministic: bool) -> None:
     """Check that the server's packages are there, and hand over."""
     from gpu_select.errors import MissingDependencyError
 
@@ -37,4 +40,5 @@ def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any) ->
     from gpu_select import gateway
 
     gateway.write_json_lines()
-    gateway.serve(partial(gateway.load_service, config_path, device=device, dtype=dtype), host, port)
+    load = partial(gateway.load_service, config_path, device=device, dtype=dtype, deterministic=deterministic)
+    gateway.serve(load, host, port)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from gpu_select.gateway.errors import AuthenticationError, PermissionError
 
-__all__ = ["KeyRing"]
+__all__ = ["KeyRing", "is_local"]
 
 _MOST_CHARACTERS = 4096
 
@@ -53,7 +53,7 @@ class KeyRing:
         """
         if keys := self._admin or self._api:
             _check(keys, authorization)
-        elif not _is_local(peer):
+        elif not is_local(peer):
             raise PermissionError(
                 "/admin is for this machine only, as the configuration has neither admin_keys nor api_keys"
             )
@@ -74,7 +74,8 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _is_local(peer: str | None) -> bool:
+def is_local(peer: str | None) -> bool:
+    """Whether an address is one of the machine's own, which no other machine reaches."""
     try:
         return peer is not None and ipaddress.ip_address(peer.partition("%")[0]).is_loopback
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -59,6 +60,7 @@ async def around(
         gateway.metrics.request_s.labels(call.route).observe(call.seconds)
         log_event(
             "request",
+            level=logging.DEBUG if request.path in OPEN_PATHS and status == 200 else logging.INFO,
             request_id=call.id,
             method=request.method if call.route != "unknown" else None,
             route=call.route,

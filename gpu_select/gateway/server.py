@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -16,6 +19,7 @@ from gpu_select.gateway.app import build_app
 from gpu_select.gateway.errors import ConfigRefusedError
 from gpu_select.gateway.event_log import log_event
 from gpu_select.gateway.gateway import Gateway
+from gpu_select.gateway.keys import is_local
 from gpu_select.gateway.service import Service
 
 __all__ = ["serve"]
@@ -25,6 +29,7 @@ _SWITCH_INTERVAL_S = 1e-4
 of it and has to get it back from the event loop, in whose hands it could stay for Python's own 5 ms."""
 
 _KEEPALIVE_S = 75.0
+_BACKLOG = 1024
 
 
 def serve(load: Callable[[], Service], host: str, port: int) -> None:
@@ -37,16 +42,16 @@ def serve(load: Callable[[], Service], host: str, port: int) -> None:
     Raises:
         GpuSelectError: the first service cannot be loaded, or the address is not to be had.
     """
-    service = load()
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    try:
-        asyncio.run(_serve(service, load, host, port))
-    finally:
-        sys.setswitchinterval(before)
+    with contextlib.ExitStack() as stack:
+        # first, as loading takes long, and an address may be taken
+        sockets = [stack.enter_context(one) for one in _bind(host, port)]
+        service = load()
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        asyncio.run(_serve(service, load, sockets))
 
 
-async def _serve(service: Service, load: Callable[[], Service], host: str, port: int) -> None:
+async def _serve(service: Service, load: Callable[[], Service], sockets: Sequence[socket.socket]) -> None:
     gateway = Gateway(service, load)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -67,14 +72,11 @@ async def _serve(service: Service, load: Callable[[], Service], host: str, port:
     with _signals(loop, {"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": on_hangup}):
         await runner.setup()
         try:
-            site = web.TCPSite(runner, host, port, backlog=1024)
-            try:
-                await site.start()
-            except OSError as error:  # the address is taken, or not of this machine
-                raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-            address = runner.addresses[0]
-            log_event("listening", host=address[0], port=address[1], models=len(gateway.generation.endpoints))
-            if gateway.generation.keys.is_open and host not in ("127.0.0.1", "::1", "localhost"):
+            for listening in sockets:
+                await web.SockSite(runner, listening, backlog=_BACKLOG).start()
+            host, port = sockets[0].getsockname()[:2]
+            log_event("listening", host=host, port=port, models=len(gateway.generation.endpoints))
+            if gateway.generation.keys.is_open and not all(is_local(one.getsockname()[0]) for one in sockets):
                 log_event("no api_keys: everybody who reaches this address is served", level=logging.WARNING, host=host)
             await stop.wait()
             log_event("stopping", in_flight_s=gateway.generation.settings.shutdown_s)
@@ -85,6 +87,49 @@ async def _serve(service: Service, load: Callable[[], Service], host: str, port:
                 task.cancel()
             await gateway.close()
     log_event("stopped")
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of a host, all with the same port; they do not listen yet.
+
+    Raises:
+        InputError: one of them is taken, or none is of this machine.
+    """
+    sockets: list[socket.socket] = []
+    error: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            try:
+                sockets.append(_bound(family, kind, protocol, (address[0], port, *address[2:])))
+            except OSError as one:
+                if one.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                error = one  # such as the IPv6 address of localhost where there is no IPv6
+            else:
+                port = sockets[0].getsockname()[1]
+        if not sockets and error is not None:
+            raise error
+    except OSError as refused:
+        for taken in sockets:
+            taken.close()
+        raise InputError(
+            f"cannot listen on {host}:{port}: {refused.strerror or refused} (choose others by --host and --port)"
+        ) from refused
+    return sockets
+
+
+def _bound(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    one = socket.socket(family, kind, protocol)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+    except OSError:
+        one.close()
+        raise
+    return one
 
 
 async def _end(runner: web.AppRunner, stop: asyncio.Event) -> None:

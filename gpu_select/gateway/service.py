@@ -20,6 +20,8 @@ from gpu_select.gateway.upstream import Endpoint
 
 __all__ = ["EmbeddingModel", "Generation", "Service", "load_service"]
 
+_FIRST_QUERY = "Which model should answer this question?"
+
 Decide = Callable[[Sequence[Query]], Sequence[Decided | GpuSelectError]]
 
 
@@ -103,16 +105,19 @@ class Generation:
         return self.service.embedder.embed(texts)
 
 
-def load_service(path: str, *, device: str, dtype: DtypeName) -> Service:
-    """Read a configuration and load all its files.
+def load_service(path: str, *, device: str, dtype: DtypeName, deterministic: bool = False) -> Service:
+    """Read a configuration, load all its files, and decide once, so that no client waits for what comes first.
 
     Args:
         path: config.yaml.
-        device, dtype: as for `Router.from_pretrained`.
+        device, dtype, deterministic: as for `DecisionRouter.from_config`.
 
     Raises:
         GpuSelectError: the configuration or a file cannot be used.
     """
     config = read_config(path, serving=True)
-    router = DecisionRouter.from_config(config, device=device, dtype=dtype, needs_domains=True)
+    router = DecisionRouter.from_config(
+        config, device=device, dtype=dtype, deterministic=deterministic, needs_domains=True
+    )
+    router.decide([Query(_FIRST_QUERY)])
     return Service(config.gateway, config.endpoints, router.decide, Embedder(router.encoder))

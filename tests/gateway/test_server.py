@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -151,16 +152,20 @@ def test_a_hundred_reloads_under_load_cost_no_request(running, write_config):
     assert len(models) > 200
 
 
-def test_an_address_that_is_taken_is_one_line(tmp_path):
-    import socket
-
-    from gpu_select.config.gateway import GatewayConfig
-    from gpu_select.gateway.service import Service
-
+def test_an_address_that_is_taken_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1:{port}: .*[Aa]ddress"):
-            serve(lambda: Service(GatewayConfig(), (), lambda queries: []), "127.0.0.1", port)
+        with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1:{port}: .*in use \(choose others"):
+            serve(lambda: pytest.fail("loaded"), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("203.0.113.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known|resolution")],
+)
+def test_an_address_that_is_not_of_this_machine_is_found_before_anything_is_loaded(host, reason):
+    with pytest.raises(InputError, match=f"cannot listen on {host}:80: .*({reason})"):
+        serve(lambda: pytest.fail("loaded"), host, 80)
 
 
 def test_a_bad_configuration_at_the_start_is_the_callers():
