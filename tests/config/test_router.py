@@ -72,6 +72,15 @@ def test_the_documented_example(example):
     assert "secret" not in repr(example)
 
 
+def test_the_example_in_the_readme(read):
+    (text,) = re.findall(r"```yaml\n(.*?)```", (EXAMPLE.parent.parent / "README.md").read_text("utf-8"), re.DOTALL)
+    config = read(text)
+    assert [(decision.name, decision.models) for decision in config.decisions] == [
+        ("law", ("mistral-7b", "llama-3.2-3b"))
+    ]
+    assert (config.encoder, config.default_model) == ("minilm", "mistral-7b")
+
+
 def test_missing_variables_are_named_with_their_paths(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
