@@ -254,6 +254,27 @@ def _svm(document: Document) -> Section:
     return text, header, rows
 
 
+def _domains(document: Document) -> Section:
+    rows = [
+        [
+            f"{row['ridge']:g}" + (" (the default)" if row["ridge"] == document["default"] else ""),
+            f"{row['cross_validated']['accuracy']:.4f}",
+            f"{row['cross_validated_few']['accuracy']:.4f}",
+            f"{row['test']['accuracy']:.4f}",
+        ]
+        for row in document["results"]
+    ]
+    text = (
+        f"**Domains predicted** by the head trained on {document['data']}: share of queries in their category, "
+        f"cross-validated ({document['folds']} parts) and on {document['test_queries']:,} other queries of "
+        f"{document['test']}; encoder: {document['encoder']}. Always the most frequent category: "
+        f"{document['most_frequent']:.4f}; scikit-learn's LogisticRegression at {document['default']:g}: "
+        f"{document['scikit_learn']['accuracy']:.4f}"
+    )
+    few = f"cross-validated on {document['few_queries']:,} queries"
+    return text, ["ridge", "cross-validated", few, document["test"]], rows
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
@@ -262,6 +283,7 @@ SECTIONS: dict[str, Callable[[Document], Section]] = {
     "quality_mmlu_pro": _quality,
     "quality_mmlu_pro_dev": _quality,
     "quality_llmrouter": _quality,
+    "domains": _domains,
     "svm": _svm,
     "end_to_end": _end_to_end,
     "selection": _selection,

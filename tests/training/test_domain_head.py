@@ -28,12 +28,12 @@ def problem(n=240, d=9, seed=0, missing=()):
     return features, OutcomeTable([f"q{q}" for q in range(n)], domains, ["a"], ones, ones, without_category_Q=without)
 
 
-@pytest.mark.parametrize("weight_decay", [1e-2, 1e-4])
-def test_it_is_the_minimum_that_scikit_learn_finds(weight_decay):
+@pytest.mark.parametrize("ridge", [2.0, 0.02])
+def test_it_is_the_minimum_that_scikit_learn_finds(ridge):
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, table = problem()
-    document = fit_domain_head(features, table, weight_decay=weight_decay)
-    peer = linear_model.LogisticRegression(C=1 / (weight_decay * 240), tol=1e-9, max_iter=10_000)
+    document = fit_domain_head(features, table, ridge=ridge)
+    peer = linear_model.LogisticRegression(C=1 / ridge, tol=1e-9, max_iter=10_000)
     peer.fit(features[:, :-14].double().numpy(), table.domains)
     assert list(peer.classes_) == list(document.domains) == NAMES
     np.testing.assert_allclose(document.weight_Cd, peer.coef_, atol=2e-3, rtol=2e-3)
@@ -51,7 +51,7 @@ def test_it_learns_domains_not_slots():
     assert document.own == {
         "encoder": {"name": "e", "fingerprint": "f"},
         "data": {"queries": 240},
-        "weight_decay": 1e-4,
+        "ridge": 0.25,
     }
 
 
