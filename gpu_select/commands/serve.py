@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,11 @@ import click
 from gpu_select.commands import options
 
 __all__ = ["command"]
+
+_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+_CACHED_SHAPES = "64"
+"""oneDNN and PyTorch keep what they compiled for each number of tokens of a batch, by default for 1,024 of them: in a
+server those add up to 500 MB. Both read the limit when torch is imported."""
 
 
 @click.command(name="serve")
@@ -37,6 +43,8 @@ def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any, de
     for package in ("aiohttp", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package.replace("_", "-"), "gpu-select serve", "'gpu-select[serve]'")
+    for name in _CACHES:
+        os.environ.setdefault(name, _CACHED_SHAPES)
     from gpu_select import gateway
 
     gateway.write_json_lines()
