@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from gpu_select.config.environment import expand
@@ -14,6 +17,7 @@ from gpu_select.config.gateway import (
 )
 from gpu_select.config.sections import Problems, Section
 from gpu_select.errors import ConfigError
+from gpu_select.yamlio import load_yaml
 
 
 def parse(value, **environment):
@@ -26,6 +30,15 @@ def parse(value, **environment):
 
 def test_without_the_section_the_defaults_hold():
     assert parse_gateway(None) == parse({}) == GatewayConfig()
+
+
+def test_the_documented_example_shows_every_setting_with_its_default():
+    example = load_yaml(Path(__file__).parents[2] / "configs" / "config.yaml")["gateway"]
+    assert parse(example) == GatewayConfig()
+    shown = set(example) | {"api_keys", "admin_keys"}
+    assert shown == {"max_body_mb" if one.name == "max_body_bytes" else one.name for one in fields(GatewayConfig)}
+    for name, kind in (("batching", BatchingConfig), ("upstream", UpstreamConfig), ("breaker", BreakerConfig)):
+        assert [*example[name]] == [one.name for one in fields(kind)]
 
 
 def test_every_setting():
