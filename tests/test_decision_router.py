@@ -272,16 +272,32 @@ def test_parameters_and_models_that_disagree_with_the_files_are_named_at_once(co
     with pytest.raises(ConfigError) as caught:
         DecisionRouter.from_config(replace(config, decisions=decisions), encoder=encoder)
     trained, cure = "with which {}/{}_model.json was trained, got {}", "leave it out, or train again"
-    can = "expected a model that {}/{}_model.json can choose ({}), got {!r}"
-    knn_models = ", ".join(Router.from_pretrained(models_dir, encoder=encoder).models)
+    can = "expected a model that {}/{}_model.json knows ({}), got {!r}"
     assert str(caught.value).split("; ") == [
         "config.yaml: decisions.a.algorithm.kmeans.num_clusters: expected 16, "
         f"{trained.format(models_dir, 'kmeans', 8)}: {cure}",
         f"decisions.b.algorithm.svm.kernel: expected rbf, {trained.format(models_dir, 'svm', 'linear')}: {cure}",
         f"decisions.b.algorithm.svm.gamma: expected 1.0, {trained.format(models_dir, 'svm', 0.5)}: {cure}",
         f"decisions.b.modelRefs[1].model: {can.format(models_dir, 'svm', 'a, b, c, d', 'x')}",
-        f"decisions.c.modelRefs[0].model: {can.format(models_dir, 'knn', knn_models, 'y')}",
+        f"decisions.c.modelRefs[0].model: {can.format(models_dir, 'knn', 'a, b, c, d', 'y')}",
     ]
+
+
+def test_what_training_knew_may_be_named(config, encoder, write_tiny_models, tmp_path):
+    own = {"data": {"models": ["a", "b", "never"]}, "options": {"kmeans": {"clusters": 40}}}
+    folder = str(write_tiny_models(tmp_path, own, models="ab"))
+    some = decision("some", domains("law"), ("never", "a"), "kmeans", num_clusters=40)
+    router = DecisionRouter.from_config(replace(config, decisions=(some,), models_path=folder), encoder=encoder)
+    (decided,) = router.decide([Query("x", "law")])
+    assert (decided.ranking, decided.margin) == (("a", "never"), math.inf)
+    none = (decision("none", domains("law"), ("never",), "kmeans", num_clusters=41),)
+    with pytest.raises(ConfigError) as caught:
+        DecisionRouter.from_config(replace(config, decisions=none, models_path=folder), encoder=encoder)
+    assert "decisions.none.algorithm.kmeans.num_clusters: expected 8, with which " in str(caught.value)
+    assert str(caught.value).endswith(
+        f"decisions.none.modelRefs: expected a model that {folder}/kmeans_model.json chooses for some query (a, b), "
+        "got only others"
+    )
 
 
 def test_a_missing_file_is_named_with_its_cure(config, encoder, models_dir, tmp_path):

@@ -128,14 +128,30 @@ def _compare(decision: DecisionConfig, algorithm: AlgorithmConfig, artifact: Art
         # any k can be honoured; without an RBF part, gamma shapes nothing
         if field.name in ("type", "k") or wanted is None or has is None or wanted == has:
             continue
+        if field.name == "num_clusters" and wanted == _noted(artifact, "options", "kmeans", "clusters"):
+            continue  # of so many, some came out empty
         problems.add(
             f"{decision.where}.algorithm.{algorithm.type}.{field.name}",
             f"expected {has}, with which {artifact.path} was trained, got {wanted}: leave it out, or train again",
         )
-    known = artifact.selector.models
-    for i, model in enumerate(decision.models):
-        if model not in known:
-            problems.add(
-                f"{decision.where}.modelRefs[{i}].model",
-                f"expected a model that {artifact.path} can choose ({', '.join(known)}), got {brief(model)}",
-            )
+    chosen = artifact.selector.models
+    noted = _noted(artifact, "data", "models")
+    # a model may have been in training without being the best anywhere: it comes last
+    known = {*chosen, *(name for name in (noted if isinstance(noted, list) else []) if isinstance(name, str))}
+    expected = f"expected a model that {artifact.path} knows ({', '.join(sorted(known))})"
+    unknown = [i for i, model in enumerate(decision.models) if model not in known]
+    for i in unknown:
+        problems.add(f"{decision.where}.modelRefs[{i}].model", f"{expected}, got {brief(decision.models[i])}")
+    if not unknown and not set(chosen) & set(decision.models):
+        problems.add(
+            f"{decision.where}.modelRefs",
+            f"expected a model that {artifact.path} chooses for some query ({', '.join(chosen)}), got only others",
+        )
+
+
+def _noted(artifact: Artifact, *keys: str) -> object:
+    """What stands at a place in a file's own note, None where there is no such place."""
+    value: object = artifact.own
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

@@ -28,6 +28,8 @@ class Ranked(NamedTuple):
 class CandidateRanking(nn.Module):
     """Ranks E lists of candidates. A tie goes to the model that its selector has first.
 
+    Candidates that a list's selector does not have come last, in the order of the list.
+
     Args:
         candidates: the names of each list, at most K; one may be empty.
         selectors: S selectors of the same width.
@@ -60,6 +62,7 @@ class CandidateRanking(nn.Module):
                 selector,
                 [names if selector_of[e] == s else None for e, names in enumerate(candidates)],
                 place,
+                K,
             )
             for s, selector in enumerate(selectors)
         )
@@ -73,7 +76,7 @@ class CandidateRanking(nn.Module):
         """
         model_BK, score_BK = self.order_EK[list_B], self.score_EK[list_B]
         for part in self.parts:
-            here_B1, models_BK, scores_BK = part(features_BD, list_B, model_BK.shape[1])
+            here_B1, models_BK, scores_BK = part(features_BD, list_B)
             model_BK = torch.where(here_B1, models_BK, model_BK)
             score_BK = torch.where(here_B1, scores_BK, score_BK)
         # some rows come out as the nearest of a NaN, too, and their votes are finite
@@ -89,8 +92,11 @@ class _Part(nn.Module):
     here_E: Tensor
     candidate_EM: Tensor
     place_M: Tensor
+    rest_EK: Tensor
 
-    def __init__(self, selector: Selector, lists: Sequence[Sequence[str] | None], place: dict[str, int]) -> None:
+    def __init__(
+        self, selector: Selector, lists: Sequence[Sequence[str] | None], place: dict[str, int], K: int
+    ) -> None:
         super().__init__()
         self.selector = selector
         # what is not this selector's is scored like any query, and its scores are not looked at
@@ -99,15 +105,26 @@ class _Part(nn.Module):
         self.register_buffer("candidate_EM", torch.tensor(candidate_EM))
         self.register_buffer("place_M", torch.tensor([place.get(model, 0) for model in selector.models]))
         self._takes_all = all(map(all, candidate_EM))
+        rest_EK = torch.full((len(lists), K), -1)
+        for e, names in enumerate(lists):
+            rest = [place[name] for name in names or () if name not in selector.models]
+            n_ranked = len(names or ()) - len(rest)
+            rest_EK[e, n_ranked : n_ranked + len(rest)] = torch.tensor(rest, dtype=torch.int64)
+        self.register_buffer("rest_EK", rest_EK)
+        self._has_all = bool((rest_EK < 0).all())
 
-    def forward(self, features_BD: Tensor, list_B: Tensor, K: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, features_BD: Tensor, list_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1) whether a query's list is this selector's, (B, K) its candidates in order, (B, K) their scores."""
         mask_BM = None if self._takes_all else self.candidate_EM[list_B]
         scores_BM = self.selector(features_BD, mask_BM)
         scores_BM, order_BM = torch.sort(scores_BM, dim=1, descending=True, stable=True)
+        K = self.rest_EK.shape[1]
         scores_BK, models_BK = scores_BM[:, :K], self.place_M[order_BM[:, :K]]
         if scores_BK.shape[1] < K:
             beyond = 0, K - scores_BK.shape[1]
             scores_BK = functional.pad(scores_BK, beyond, value=-torch.inf)
             models_BK = functional.pad(models_BK, beyond)
+        if not self._has_all:  # behind the ranked ones stand only models that are no candidates
+            rest_BK = self.rest_EK[list_B]
+            models_BK = torch.where(rest_BK >= 0, rest_BK, models_BK)
         return self.here_E[list_B][:, None], models_BK, scores_BK

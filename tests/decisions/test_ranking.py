@@ -41,6 +41,20 @@ def test_a_tie_goes_to_the_model_that_the_selector_has_first():
     assert ranked.model_BK[:, 0].tolist() == [2, 0, 2, 0]
 
 
+def test_candidates_that_the_selector_does_not_have_come_last():
+    selector = clusters("abc", 0)
+    ranking = CandidateRanking(["xbya", "zc", "abc"], [selector], [0, 0, 0])
+    features = torch.randn(30, 20)
+    ranked = ranking(features, torch.arange(30) % 3)
+    for i, row in enumerate(ranked.model_BK.tolist()):
+        names = "".join(ranking.models[m] for m in row[: len(["xbya", "zc", "abc"][i % 3])])
+        scores = dict(zip("abc", selector(features[i : i + 1])[0].tolist(), strict=True))
+        by_score = sorted("abc", key=lambda name: -scores[name])
+        assert names == ["".join(n for n in by_score if n != "c") + "xy", "cz", "".join(by_score)][i % 3]
+    assert ranked.margin_B[1::3].isinf().all()
+    assert ranked.margin_B[0::3].isfinite().all()
+
+
 def test_one_candidate_has_no_runner_up():
     ranked = CandidateRanking(["a", "b"], [clusters("ab", 0)], [0, None])(torch.randn(2, 20), torch.tensor([0, 1]))
     assert ranked.model_BK.tolist() == [[0], [1]]
