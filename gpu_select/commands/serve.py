@@ -14,8 +14,8 @@ from gpu_select.commands import options
 __all__ = ["command"]
 
 _CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-_CACHED_SHAPES = "64"
-"""oneDNN and PyTorch keep what they compiled for each number of tokens of a batch, by default for 1,024 of them: in a
+_CACHED_PRODUCTS = "256"
+"""oneDNN and PyTorch keep the 1,024 products that they compiled last, four for each number of tokens of a batch: in a
 server those add up to 500 MB. Both read the limit when torch is imported."""
 
 
@@ -44,7 +44,7 @@ def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any, de
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package.replace("_", "-"), "gpu-select serve", "'gpu-select[serve]'")
     for name in _CACHES:
-        os.environ.setdefault(name, _CACHED_SHAPES)
+        os.environ.setdefault(name, _CACHED_PRODUCTS)
     from gpu_select import gateway
 
     gateway.write_json_lines()
