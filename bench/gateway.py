@@ -5,7 +5,7 @@
 Two gateways run, `gpu-select serve` with the same configuration: one decides in batches of up to 64, the other one by
 one. Clients in another process (bench/gateway_load.py) ask them in turn, over connections that stay open, each client
 as soon as it has its answer: POST /v1/route, and chat completions that an endpoint in a third process answers at once.
-No query comes twice within a run. Medians of interleaved repeats.
+The forward pass has all cores but one, as by default. Medians of interleaved repeats.
 
 For a single client, the median latency of POST /v1/route stands beside that of the bare call of the same router in a
 process without a server, for the same queries.
@@ -62,7 +62,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="of the forward pass")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)  # of the bare router; the gateways take it from their environment
     sets = {"synthetic, 5 to 20 words": synthetic(20_000)}
     if options.log is not None:
         sets[options.log.name.partition(".")[0]] = logged(options.log)
@@ -168,8 +170,9 @@ def gateway(config: Path, options: argparse.Namespace) -> Iterator[int]:
     command = [sys.executable, "-m", "gpu_select", "serve", "--config", str(config), "--port", "0"]
     command += ["--device", options.device, "--dtype", options.dtype]
     log = config.with_suffix(".log")
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(options.threads)}
     with open(log, "w") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+        process = subprocess.Popen(command, stderr=stderr, env=os.environ | environment)
     try:
         while not (listening := [line for line in log.read_text().splitlines() if '"listening"' in line]):
             if process.poll() is not None:

@@ -254,6 +254,28 @@ def _svm(document: Document) -> Section:
     return text, header, rows
 
 
+def _gateway(document: Document) -> Section:
+    rows = [
+        [
+            f"{about}, {result['tokens_per_query']:.0f} tokens",
+            path,
+            *(f"{modes[mode]['requests_per_s']:,.0f}" for mode in ("batched", "one_by_one")),
+            f"{modes['ratio']:.2f}",
+            *(f"{modes[mode]['ms']['p50']:,.0f} ms" for mode in ("batched", "one_by_one")),
+            *(f"{result['single_client'][key]:.1f} ms" for key in ("bare_p50_ms", "added_p50_ms")),
+        ]
+        for about, result in document["results"].items()
+        for path, modes in result["at_once"].items()
+    ]
+    text = (
+        f"**Serving** {document['clients']} clients at once, on the gateway's own cores, in batches of up to 64 "
+        f"queries and one by one; last, a single client: the bare router's median, and what the gateway adds. "
+        f"Encoder: {document['encoder']} in {document['dtype']}. Medians of {document['repeats']} interleaved runs"
+    )
+    header = ["queries", "path", "requests/s", "one by one", "ratio", "p50", "one by one, p50"]
+    return text, [*header, "bare router", "added"], rows
+
+
 def _domains(document: Document) -> Section:
     rows = [
         [
@@ -284,6 +306,7 @@ SECTIONS: dict[str, Callable[[Document], Section]] = {
     "quality_mmlu_pro_dev": _quality,
     "quality_llmrouter": _quality,
     "domains": _domains,
+    "gateway": _gateway,
     "svm": _svm,
     "end_to_end": _end_to_end,
     "selection": _selection,

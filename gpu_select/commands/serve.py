@@ -45,8 +45,15 @@ def serve(config_path: str, *, host: str, port: int, device: str, dtype: Any, de
             raise MissingDependencyError(package.replace("_", "-"), "gpu-select serve", "'gpu-select[serve]'")
     for name in _CACHES:
         os.environ.setdefault(name, _CACHED_PRODUCTS)
+    # the event loop has a core to itself: threads of a product wait for the slowest of them
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _n_cores() - 1)))
     from gpu_select import gateway
 
     gateway.write_json_lines()
     load = partial(gateway.load_service, config_path, device=device, dtype=dtype, deterministic=deterministic)
     gateway.serve(load, host, port)
+
+
+def _n_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
