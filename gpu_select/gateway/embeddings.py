@@ -34,7 +34,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
         raise ModelNotFoundError(name)
     wanted = embedding_request(body.values, own.dim)
     try:
-        embedded = await gateway.embed(wanted.texts)
+        embedded = await gateway.embed(own, wanted.texts)
     except GpuSelectError as error:
         raise error_of(error) from error
     n_truncated = sum(one.truncated for one in embedded)

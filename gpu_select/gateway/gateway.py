@@ -20,7 +20,7 @@ from gpu_select.gateway.errors import ConfigRefusedError, OverloadedError
 from gpu_select.gateway.event_log import log_event, log_failure
 from gpu_select.gateway.failover import Outcome
 from gpu_select.gateway.metrics import Metrics
-from gpu_select.gateway.service import Generation, Service
+from gpu_select.gateway.service import EmbeddingModel, Generation, Service, embed_together
 from gpu_select.gateway.upstream import Endpoint, open_session
 
 __all__ = ["Gateway", "Routed"]
@@ -57,7 +57,9 @@ class Gateway:
         self._decisions: Batcher[Query, tuple[Generation, Decided | GpuSelectError]] = Batcher(
             self.generation.decide, self._forward, limits, self._observe_batch
         )
-        self._embeddings: Batcher[str, Embedding] = Batcher(self.generation.embed, self._forward, limits)
+        self._embeddings: Batcher[tuple[EmbeddingModel, str], Embedding] = Batcher(
+            embed_together, self._forward, limits
+        )
         self.metrics.generation.set(1)
         self.metrics.watch(
             lambda: self._decisions.n_waiting,
@@ -81,14 +83,14 @@ class Gateway:
             self._count(decided, seconds)
         return [Routed(generation, decided, seconds * 1000) for generation, decided in results]
 
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        """The vectors of some texts, by the router's own encoder.
+    async def embed(self, model: EmbeddingModel, texts: Sequence[str]) -> list[Embedding]:
+        """The vectors of some texts, all by the same encoder, whatever is loaded in the meantime.
 
         Raises:
             OverloadedError: too many wait.
         """
         try:
-            return await self._embeddings.submit(texts)
+            return await self._embeddings.submit([(model, text) for text in texts])
         except QueueFullError as error:
             self.metrics.queue_full.inc()
             raise OverloadedError(error.retry_after_s) from error
@@ -124,7 +126,7 @@ class Gateway:
             self.generation = generation
             limits = _limits(service.settings.batching)
             self._decisions.swap(generation.decide, limits)
-            self._embeddings.swap(generation.embed, limits)
+            self._embeddings.swap(embed_together, limits)
             self.metrics.reloads.labels("done").inc()
             self.metrics.generation.set(generation.number)
             log_event("reloaded", generation=generation.number)

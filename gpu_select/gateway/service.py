@@ -18,7 +18,7 @@ from gpu_select.gateway.embedder import Embedder, Embedding
 from gpu_select.gateway.keys import KeyRing
 from gpu_select.gateway.upstream import Endpoint
 
-__all__ = ["EmbeddingModel", "Generation", "Service", "load_service"]
+__all__ = ["EmbeddingModel", "Generation", "Service", "embed_together", "load_service"]
 
 _FIRST_QUERY = "Which model should answer this question?"
 
@@ -99,10 +99,14 @@ class Generation:
         """Each decision with the generation that took it, which is the one that has to carry it out."""
         return [(self, decided) for decided in self.service.decide(queries)]
 
-    def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        """The vectors of some texts."""
-        assert self.service.embedder is not None
-        return self.service.embedder.embed(texts)
+
+def embed_together(items: Sequence[tuple[EmbeddingModel, str]]) -> list[Embedding]:
+    """The vectors of some texts, each by the model beside it; those of one model in one call."""
+    texts: dict[EmbeddingModel, list[str]] = {}
+    for model, text in items:
+        texts.setdefault(model, []).append(text)
+    vectors = {model: iter(model.embed(own)) for model, own in texts.items()}
+    return [next(vectors[model]) for model, _ in items]
 
 
 def load_service(path: str, *, device: str, dtype: DtypeName, deterministic: bool = False) -> Service:

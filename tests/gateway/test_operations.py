@@ -7,15 +7,17 @@ import logging
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from gpu_select.config.gateway import GatewayConfig
 from gpu_select.errors import ConfigError
+from gpu_select.gateway.embedder import Embedding
 from gpu_select.gateway.errors import AuthenticationError, PermissionError
 from gpu_select.gateway.event_log import JsonLines
 from gpu_select.gateway.keys import KeyRing
 from gpu_select.gateway.openapi import document
-from gpu_select.gateway.service import Service
+from gpu_select.gateway.service import Service, embed_together
 
 
 def route(gateway, body):
@@ -246,6 +248,51 @@ def test_requests_are_answered_while_files_are_loaded(two):
     go.set()
     reload.join()
     assert gateway.gateway.generation.number == 2
+
+
+class HalfWay:
+    """An embedder whose first call waits until it is let go."""
+
+    name = "stub-embedder"
+    dim = 1
+
+    def __init__(self, value):
+        self.value = value
+        self.running, self.go = threading.Event(), threading.Event()
+
+    def embed(self, texts):
+        self.running.set()
+        assert self.go.wait(10)
+        return [Embedding(np.array([self.value], np.float32), 1, False) for _ in texts]
+
+
+@pytest.mark.parametrize("has_embedder", [True, False])
+def test_one_answer_has_the_vectors_of_one_encoder(two, has_embedder):
+    gateway, _, _ = two
+    old, new = HalfWay(1), HalfWay(2)
+    new.go.set()
+    gateway.loads += [lambda: service_of(gateway, embedder=old)]
+    gateway.send("POST", "/admin/reload")
+    answers = []
+    body = {"model": "stub-embedder", "input": ["x"] * 200}
+    asking = threading.Thread(target=lambda: answers.append(gateway.send("POST", "/v1/embeddings", body)))
+    asking.start()
+    assert old.running.wait(10)
+    gateway.loads += [lambda: service_of(gateway, embedder=new if has_embedder else None)]
+    assert gateway.send("POST", "/admin/reload").status == 200
+    old.go.set()
+    asking.join()
+    assert answers[0].status == 200
+    assert [row["embedding"] for row in answers[0].json["data"]] == [[1.0]] * 200
+    if has_embedder:
+        assert gateway.send("POST", "/v1/embeddings", body).json["data"][0]["embedding"] == [2.0]
+
+
+def test_texts_of_two_encoders_in_a_batch_get_their_own_vectors():
+    old, new = HalfWay(1), HalfWay(2)
+    old.go.set(), new.go.set()
+    items = [(old, "a"), (new, "b"), (old, "c"), (new, "d")]
+    assert [one.vector_D[0] for one in embed_together(items)] == [1, 2, 1, 2]
 
 
 def test_an_endpoint_that_stays_keeps_its_circuit(two):
