@@ -93,17 +93,27 @@ class Batcher(Generic[T, R]):
     async def submit(self, items: Sequence[T]) -> list[R]:
         """The results of some items, in their order, once all are there.
 
-        All of them are queued, or none. More than the queue holds are taken while nothing else waits.
+        Many items are queued a batch at a time, each when the one before is done, so that others get their turn in
+        between. The queue refuses the first of them or none; a batch larger than the queue is taken while nothing else
+        waits.
 
         Raises:
             QueueFullError: there is no room.
             RuntimeError: after `close`.
             Exception: whatever the run raised for one of the items.
         """
+        results: list[R] = []
+        while len(results) < len(items):
+            start = len(results)
+            # one that has begun is not refused: at most the batch that ran just now comes back into a full queue
+            results += await self._submit(items[start : start + self._limits.max_batch], admitted=start > 0)
+        return results
+
+    async def _submit(self, items: Sequence[T], *, admitted: bool) -> list[R]:
         if self._closed:
             raise RuntimeError("the batcher is closed")
         max_queue = self._limits.max_queue
-        if len(self._queue) + len(items) > max_queue:
+        if not admitted and len(self._queue) + len(items) > max_queue:
             self._queue = deque(one for one in self._queue if not one.result.done())  # those whose caller has left
             if self._queue and len(self._queue) + len(items) > max_queue:
                 raise QueueFullError(len(self._queue) * self._seconds_an_item)

@@ -143,6 +143,42 @@ def test_more_than_the_queue_holds_is_taken_while_nothing_waits():
     assert run(use, Doubling(), max_queue=3) == [2 * i for i in range(30)]
 
 
+def test_many_items_of_one_caller_keep_nobody_else_out():
+    doubling = Doubling(waits=True)
+
+    async def use(batcher):
+        many = asyncio.ensure_future(batcher.submit(range(40)))
+        await until(doubling.running.is_set)
+        assert batcher.n_waiting == 0
+        one = asyncio.ensure_future(batcher.submit([100]))
+        others = [asyncio.ensure_future(batcher.submit([i])) for i in (200, 300)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError):
+            await batcher.submit([400])
+        doubling.go.set()
+        assert await one == [200]
+        assert not many.done()
+        return await asyncio.gather(many, *others)
+
+    # the many go on although the queue of three is full when their next four come
+    assert run(use, doubling, max_batch=4, max_wait_s=0, max_queue=3) == [[2 * i for i in range(40)], [400], [600]]
+
+
+def test_a_caller_of_many_items_that_left_asks_for_no_more():
+    doubling = Doubling(waits=True)
+
+    async def use(batcher):
+        many = asyncio.ensure_future(batcher.submit(range(40)))
+        await until(doubling.running.is_set)
+        many.cancel()
+        await asyncio.sleep(0)
+        doubling.go.set()
+        return await batcher.submit([100])
+
+    assert run(use, doubling, max_batch=4) == [200]
+    assert doubling.batches == [[0, 1, 2, 3], [100]]
+
+
 def test_a_caller_that_left_is_dropped_and_leaves_room():
     doubling = Doubling(waits=True)
 
