@@ -113,3 +113,61 @@ def test_one_try_in_spite_of_it_says_nothing(clock):
     with breaker.attempt() as one:
         one.succeed()
     assert breaker.state == "open"
+
+
+def test_what_is_said_first_counts(clock):
+    breaker = breaker_of(clock, failures=1)
+    with breaker.attempt() as one:
+        one.succeed()
+        one.fail()
+    assert breaker.state == "closed"
+
+
+def test_an_attempt_is_open_until_it_says_how_it_went(clock):
+    breaker = breaker_of(clock)
+    for _ in range(2):
+        attempt(breaker, False)
+    streamed = breaker.attempt()
+    with streamed:
+        streamed.fail()
+    assert breaker.state == "open"
+
+
+def test_a_probe_that_takes_long_keeps_others_out_for_a_while_only(clock):
+    breaker = breaker_of(clock)
+    open_up(breaker)
+    clock.now += 10
+    slow = [breaker.attempt()]
+    for place in (10, 20, 35, 35):
+        assert not breaker.allows()
+        assert breaker.retry_after_s == place
+        clock.now += place
+        assert (breaker.allows(), breaker.retry_after_s) == (True, 0)
+        slow.append(breaker.attempt())
+    slow[0].succeed()
+    assert breaker.state == "closed"
+    for one in slow[1:]:  # were no probes of what is in use now
+        one.drop()
+    assert breaker.allows()
+
+
+def test_probes_that_fail_together_lengthen_the_rest_once(clock):
+    breaker = breaker_of(clock, probes=2)
+    open_up(breaker)
+    clock.now += 10
+    first, second = breaker.attempt(), breaker.attempt()
+    first.fail()
+    second.fail()
+    assert (breaker.state, breaker.retry_after_s) == ("open", 20)
+    clock.now += 20
+    assert breaker.allows()
+
+
+def test_a_probe_that_works_after_another_one_failed_says_nothing(clock):
+    breaker = breaker_of(clock, probes=2)
+    open_up(breaker)
+    clock.now += 10
+    first, second = breaker.attempt(), breaker.attempt()
+    first.fail()
+    second.succeed()
+    assert breaker.state == "open"
