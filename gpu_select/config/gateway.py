@@ -36,7 +36,7 @@ class UpstreamConfig:
     """How endpoints are reached."""
 
     connect_s: float = 5.0
-    """Until a connection stands."""
+    """Until a connection stands, its name resolved and its TLS agreed on."""
     first_byte_s: float = 60.0
     """Until the first byte of a streamed answer."""
     idle_s: float = 60.0
@@ -44,7 +44,9 @@ class UpstreamConfig:
     total_s: float = 600.0
     """Until an answer that is not streamed is complete."""
     max_connections: int = 1024
-    """To all endpoints together; takes effect at the next start."""
+    """Requests to all endpoints together, at once; more go nowhere, and are answered with 503."""
+    max_connections_per_endpoint: int = 512
+    """Requests to one endpoint at once; more go to the next candidate. Leaves room for others where one hangs."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class BreakerConfig:
     max_open_s: float = 60.0
     """The longest rest."""
     probes: int = 1
-    """Requests that are let through at once to try it, and how many have to succeed."""
+    """Requests that are let through at once to try it, and how many have to succeed. One that takes longer than
+    `open_s` keeps no others out."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ def _upstream(section: Section | None) -> UpstreamConfig:
         idle_s=_seconds(section, "idle_s", own.idle_s),
         total_s=_seconds(section, "total_s", own.total_s),
         max_connections=section.integer("max_connections", 1 << 20) or own.max_connections,
+        max_connections_per_endpoint=(
+            section.integer("max_connections_per_endpoint", 1 << 20) or own.max_connections_per_endpoint
+        ),
     )
     section.finish()
     return config

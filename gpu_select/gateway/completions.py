@@ -93,25 +93,29 @@ async def pass_on(
         return EndpointRequest(path, body.with_model(endpoint.name), sent, stream)
 
     start = time.perf_counter()
-    answer, n_asked = await first_answer(gateway.session, candidates, request_to, timeouts, gateway.count_try)
-    endpoint = answer.endpoint
+    first = await first_answer(gateway.pool, candidates, request_to, timeouts, gateway.count_try)
+    endpoint = first.answer.endpoint
     call.notes |= {
         "model": endpoint.name,
-        "attempts": n_asked,
+        "attempts": first.n_asked,
         "first_byte_ms": round((time.perf_counter() - start) * 1000, 3),
     }
     sent = {
         **own_headers,
         headers.SELECTED_MODEL: headers.safe_value(endpoint.name),
-        headers.ATTEMPTS: str(n_asked),
+        headers.ATTEMPTS: str(first.n_asked),
     }
-    response, end = await relay(request, answer, sent, timeouts.idle_s)
+
+    def on_cut() -> None:
+        first.attempt.fail()
+        gateway.metrics.cut.labels(endpoint.name).inc()
+
+    with first.attempt:
+        response, end = await relay(request, first.answer, sent, timeouts.idle_s, on_cut)
+        if end == "complete":
+            first.attempt.succeed()
     if end != "complete":
         call.notes["cut"] = end
-    if end == "cut":
-        gateway.metrics.cut.labels(endpoint.name).inc()
-        with endpoint.breaker.attempt() as attempt:
-            attempt.fail()
     return response
 
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import aiohttp
-
 from gpu_select.config.gateway import BatchingConfig
 from gpu_select.decisions import Decided, Query
 from gpu_select.errors import GpuSelectError
@@ -20,8 +18,9 @@ from gpu_select.gateway.errors import ConfigRefusedError, OverloadedError
 from gpu_select.gateway.event_log import log_event, log_failure
 from gpu_select.gateway.failover import Outcome
 from gpu_select.gateway.metrics import Metrics
+from gpu_select.gateway.pool import Pool
 from gpu_select.gateway.service import EmbeddingModel, Generation, Service, embed_together
-from gpu_select.gateway.upstream import Endpoint, open_session
+from gpu_select.gateway.upstream import Endpoint
 
 __all__ = ["Gateway", "Routed"]
 
@@ -46,7 +45,7 @@ class Gateway:
     def __init__(self, service: Service, load: Callable[[], Service]) -> None:
         self.generation = Generation(service)
         self.metrics = Metrics()
-        self.session: aiohttp.ClientSession = open_session(service.settings.upstream)
+        self.pool = Pool()
         self.stopping = False
         self._load = load
         self._reloading = asyncio.Lock()
@@ -121,8 +120,6 @@ class Gateway:
                 log_failure("reload failed", error)
                 self._refused(type(error).__name__)
                 raise ConfigRefusedError(f"The configuration was not reloaded: {type(error).__name__}") from error
-            if service.settings.upstream.max_connections != self.generation.settings.upstream.max_connections:
-                log_event("max_connections takes effect at the next start", level=logging.WARNING)
             self.generation = generation
             limits = _limits(service.settings.batching)
             self._decisions.swap(generation.decide, limits)
@@ -137,7 +134,7 @@ class Gateway:
         await asyncio.gather(self._decisions.close(), self._embeddings.close())
         self._forward.shutdown(wait=False, cancel_futures=True)
         self._loading.shutdown(wait=False, cancel_futures=True)
-        await self.session.close()
+        await self.pool.close()
 
     def _refused(self, reason: str) -> None:
         self.metrics.reloads.labels("refused").inc()

@@ -43,12 +43,12 @@ REQUEST_ID = "x-request-id"
 _FROM_CLIENT = ("accept", "accept-encoding", "user-agent", "traceparent", "tracestate")
 """What goes on to an endpoint. Neither keys nor cookies of a client do: they are for the gateway."""
 
-# RFC 9110, 7.6.1; and what the gateway says itself, which no endpoint may say in its name
+# RFC 9110, 7.6.1; what the gateway says itself, which no endpoint may say in its name; and what leads past it
 _NOT_FROM_ENDPOINT = frozenset(
     (
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
         *("transfer-encoding", "upgrade", "content-length", "server", "date", "set-cookie", "alt-svc"),
-        *("strict-transport-security", "www-authenticate", "x-request-id"),
+        *("strict-transport-security", "www-authenticate", "x-request-id", "location", "content-location"),
     )
 )
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}\Z")

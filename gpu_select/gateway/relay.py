@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from aiohttp import web
@@ -18,7 +18,7 @@ RelayEnd = Literal["complete", "cut", "client too slow"]
 
 
 async def relay(
-    request: web.Request, answer: Answer, headers: Mapping[str, str], idle_s: float
+    request: web.Request, answer: Answer, headers: Mapping[str, str], idle_s: float, on_cut: Callable[[], None]
 ) -> tuple[web.StreamResponse, RelayEnd]:
     """Send an answer on. It is closed in any case; when the client leaves, so is the connection to the endpoint.
 
@@ -30,6 +30,7 @@ async def relay(
         answer: with its head.
         headers: besides those of the answer.
         idle_s: the longest wait, for the endpoint's next piece and for the client to take one.
+        on_cut: called when the endpoint has broken off, before the client is told.
     """
     try:
         if answer.complete:
@@ -40,7 +41,7 @@ async def relay(
         _set_headers(response, answer, headers)
         response.content_length = answer.content_length
         await response.prepare(request)
-        end = await _pass_on(response, answer, idle_s)
+        end = await _pass_on(response, answer, idle_s, on_cut)
         if end != "complete" and request.transport is not None:
             # what has been written still goes out; a client that takes nothing would keep it forever
             (request.transport.abort if end == "client too slow" else request.transport.close)()
@@ -49,20 +50,24 @@ async def relay(
         answer.close()
 
 
-async def _pass_on(response: web.StreamResponse, answer: Answer, idle_s: float) -> RelayEnd:
+async def _pass_on(response: web.StreamResponse, answer: Answer, idle_s: float, on_cut: Callable[[], None]) -> RelayEnd:
     tail = answer.head[-4:]
     try:
-        await _write(response, answer.head, idle_s)
-        async for piece in answer.rest(idle_s):
-            tail = (tail + piece)[-4:]
-            await _write(response, piece, idle_s)
-    except EndpointFailedError:
-        if answer.is_event_stream:
-            error = EndpointError(f"The endpoint of {answer.endpoint.name} broke off in the middle of its answer")
-            # after half an event, an empty line ends it
-            start = b"" if tail.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
-            await _write(response, b"%sdata: %s\n\n" % (start, dumps(error.as_json())), idle_s)
-        return "cut"
+        try:
+            await _write(response, answer.head, idle_s)
+            async for piece in answer.rest(idle_s):
+                tail = (tail + piece)[-4:]
+                await _write(response, piece, idle_s)
+        except EndpointFailedError:
+            on_cut()
+            if answer.is_event_stream:
+                error = EndpointError(f"The endpoint of {answer.endpoint.name} broke off in the middle of its answer")
+                # after half an event, an empty line ends it
+                start = b"" if tail.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
+                await _write(response, b"%sdata: %s\n\n" % (start, dumps(error.as_json())), idle_s)
+            return "cut"
+        async with asyncio.timeout(idle_s):
+            await response.write_eof()
     except TimeoutError:
         return "client too slow"
     return "complete"

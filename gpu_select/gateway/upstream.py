@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Literal
@@ -15,17 +15,16 @@ from gpu_select.config import ModelConfig
 from gpu_select.config.gateway import UpstreamConfig
 from gpu_select.gateway.breaker import CircuitBreaker
 from gpu_select.gateway.headers import answer_headers
+from gpu_select.gateway.pool import Pool, PoolFullError
 
-__all__ = ["Answer", "Endpoint", "EndpointFailedError", "EndpointRequest", "FailureKind", "ask", "open_session"]
+__all__ = ["Answer", "Endpoint", "EndpointFailedError", "EndpointRequest", "FailureKind", "ask"]
 
-FailureKind = Literal["unreachable", "timeout", "cut", "invalid"]
+FailureKind = Literal["busy", "unreachable", "timeout", "cut", "invalid"]
 
 _HEAD_BYTES = 1 << 20
 """An answer that is not streamed is held back up to this size, so that one which breaks off can still be replaced."""
 
 _STALE_TRIES = 2
-_KEEPALIVE_S = 15.0
-_DNS_S = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,8 @@ class EndpointFailedError(Exception):
     """An endpoint gave no answer, or none that is complete.
 
     Attributes:
-        kind: how it failed. "unreachable": no connection; "timeout"; "cut": the connection broke; "invalid": no HTTP.
+        kind: how it failed. "busy": it was not asked, as all connections are in use; "unreachable": no connection;
+            "timeout"; "cut": the connection broke; "invalid": no HTTP.
     """
 
     def __init__(self, kind: FailureKind, name: str) -> None:
@@ -74,7 +74,14 @@ class Answer:
         complete: whether `head` is the whole body.
     """
 
-    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse, head: bytes, complete: bool) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        response: aiohttp.ClientResponse,
+        head: bytes,
+        complete: bool,
+        on_close: Callable[[], None],
+    ) -> None:
         self.endpoint = endpoint
         self.status = response.status
         self.headers = answer_headers(response.headers.items())
@@ -82,6 +89,7 @@ class Answer:
         self.head = head
         self.complete = complete
         self._response = response
+        self._on_close = on_close
 
     @property
     def is_event_stream(self) -> bool:
@@ -110,26 +118,10 @@ class Answer:
             self._response.release()
         else:
             self._response.close()
+        self._on_close()
 
 
-def open_session(config: UpstreamConfig) -> aiohttp.ClientSession:
-    """The pool of connections to all endpoints. Bodies stay compressed as they come; no cookies, no proxies."""
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=config.max_connections, ttl_dns_cache=_DNS_S, keepalive_timeout=_KEEPALIVE_S
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("user-agent", "accept", "accept-encoding"),
-        trace_configs=[trace],
-    )
-
-
-async def ask(
-    session: aiohttp.ClientSession, endpoint: Endpoint, request: EndpointRequest, config: UpstreamConfig
-) -> Answer:
+async def ask(pool: Pool, endpoint: Endpoint, request: EndpointRequest, config: UpstreamConfig) -> Answer:
     """Send a request, and return once the head of the answer is there. The caller closes the answer.
 
     A connection that the endpoint had closed while it lay in the pool is replaced.
@@ -137,11 +129,25 @@ async def ask(
     Raises:
         EndpointFailedError: before that. Nothing of the answer has been passed on then.
     """
+    try:
+        free = pool.take(endpoint, config)
+    except PoolFullError as full:
+        raise EndpointFailedError("busy", endpoint.name) from full
+    try:
+        return await _fresh(pool, endpoint, request, config, free)
+    except BaseException:
+        free()
+        raise
+
+
+async def _fresh(
+    pool: Pool, endpoint: Endpoint, request: EndpointRequest, config: UpstreamConfig, on_close: Callable[[], None]
+) -> Answer:
     for stale_tries in range(_STALE_TRIES + 1):
         reuse = SimpleNamespace(reused=False)
         try:
             async with asyncio.timeout(config.first_byte_s if request.stream else config.total_s):
-                return await _head(session, endpoint, request, config, reuse)
+                return await _head(pool.session, endpoint, request, config, reuse, on_close)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if not (reuse.reused and _is_stale(error) and stale_tries < _STALE_TRIES):
                 raise EndpointFailedError(_kind_of(error), endpoint.name) from error
@@ -154,6 +160,7 @@ async def _head(
     request: EndpointRequest,
     config: UpstreamConfig,
     reuse: SimpleNamespace,
+    on_close: Callable[[], None],
 ) -> Answer:
     assert endpoint.model.endpoint is not None
     response = await session.post(
@@ -175,17 +182,11 @@ async def _head(
     except BaseException:
         response.close()
         raise
-    answer = Answer(endpoint, response, b"".join(pieces), response.content.at_eof())
+    answer = Answer(endpoint, response, b"".join(pieces), response.content.at_eof(), on_close)
     if not answer.head and answer.status < 300:
         answer.close()
         raise aiohttp.ClientPayloadError("an answer without a body")
     return answer
-
-
-async def _note_reuse(
-    session: aiohttp.ClientSession, context: SimpleNamespace, parameters: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    context.trace_request_ctx.reused = True
 
 
 def _is_event_stream(response: aiohttp.ClientResponse) -> bool:

@@ -52,7 +52,14 @@ def test_every_setting():
             "api_keys": ["${KEY}", "other"],
             "admin_keys": ["admin"],
             "batching": {"max_batch": 8, "max_wait_ms": 0, "max_queue": 9},
-            "upstream": {"connect_s": 1, "first_byte_s": 2, "idle_s": 3, "total_s": 4, "max_connections": 5},
+            "upstream": {
+                "connect_s": 1,
+                "first_byte_s": 2,
+                "idle_s": 3,
+                "total_s": 4,
+                "max_connections": 5,
+                "max_connections_per_endpoint": 6,
+            },
             "breaker": {"failures": 1, "open_s": 2, "max_open_s": 3, "probes": 4},
         },
         KEY="from the environment",
@@ -66,7 +73,7 @@ def test_every_setting():
         api_keys=("from the environment", "other"),
         admin_keys=("admin",),
         batching=BatchingConfig(8, 0, 9),
-        upstream=UpstreamConfig(1, 2, 3, 4, 5),
+        upstream=UpstreamConfig(1, 2, 3, 4, 5, 6),
         breaker=BreakerConfig(1, 2, 3, 4),
     )
     assert "environment" not in repr(config)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import http.client
 import json
 import re
+import threading
 import time
 
 import pytest
@@ -224,9 +227,6 @@ def test_a_body_of_ten_megabytes_is_refused(two, chunked):
 
 
 def send_chunked(gateway, pieces):
-    import contextlib
-    import http.client
-
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
         connection.request("POST", CHAT, pieces, {"content-type": "application/json"}, encode_chunked=True)
         answer = connection.getresponse()
@@ -314,6 +314,14 @@ def test_an_error_of_the_only_endpoint_comes_back_as_it_is(two, status):
     assert answer.headers["retry-after"] == "7"
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_of_the_only_endpoint_does_not_lead_the_client_past_the_gateway(two, status):
+    answer = two[0].chat(f"please status {status}", model="large")
+    assert (answer.status, error_of(answer)["code"]) == (502, "endpoint_failed")
+    assert error_of(answer)["message"] == f"The endpoint of large redirects elsewhere ({status})"
+    assert "location" not in answer.headers
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_key_that_an_endpoint_refuses_is_not_the_clients(two, status):
     answer = two[0].chat(f"please status {status}", model="large")
@@ -351,6 +359,85 @@ def test_an_endpoint_that_keeps_failing_is_left_alone_and_tried_again(world):
             break
         time.sleep(0.05)
     assert gateway.metric("gpu_select_circuit_open", model="small") == 0
+
+
+def cut(gateway):
+    """A stream that breaks off: true. One that is refused: its status."""
+    try:
+        return gateway.chat("please cut stream", model="small", stream=True).status
+    except http.client.IncompleteRead:
+        return "cut"
+
+
+def test_an_endpoint_that_keeps_breaking_off_is_left_alone_and_its_probe_has_to_come_to_its_end(world):
+    upstream, model = world.upstream("small")
+    gateway = world.gateway([model], GatewayConfig(breaker=BreakerConfig(failures=3, open_s=60, max_open_s=120)))
+    breaker = gateway.gateway.generation.endpoints["small"].breaker
+    assert [cut(gateway) for _ in range(4)] == ["cut", "cut", "cut", 503]
+    assert len(upstream.requests) == 3
+    breaker._opened_at -= 60  # its rest is over
+    assert breaker.state == "half-open"
+    assert [cut(gateway) for _ in range(2)] == ["cut", 503]
+    assert breaker.retry_after_s > 60
+    breaker._opened_at -= 120
+    assert gateway.chat("x", model="small", stream=True).status == 200
+    wait_until(lambda: breaker.state == "closed")
+
+
+def wait_until(holds):
+    for _ in range(250):
+        if holds():
+            return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def in_thread(function, *arguments, **named):
+    thread = threading.Thread(target=function, args=arguments, kwargs=named, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_endpoint_that_hangs_leaves_connections_to_others_and_is_not_at_fault_for_those_it_does_not_get(world):
+    (small, small_model), (large, large_model) = world.upstream("small"), world.upstream("large")
+    limits = UpstreamConfig(connect_s=0.1, total_s=3, max_connections=2, max_connections_per_endpoint=1)
+    settings = GatewayConfig(upstream=limits, breaker=BreakerConfig(failures=1))
+    gateway = world.gateway([small_model, large_model], settings)
+    waiting = [in_thread(gateway.chat, "please slow answer", model="large")]
+    wait_until(lambda: len(large.requests) == 1)
+    answer = gateway.chat("large")
+    assert (answer.status, answer.headers["x-vsr-selected-model"], answer.headers["x-vsr-attempts"]) == (
+        200,
+        "small",
+        "1",
+    )
+    answer = gateway.chat("x", model="large")
+    assert (answer.status, error_of(answer)["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    assert error_of(answer)["message"] == "The endpoint of large has as many requests as it may"
+    waiting.append(in_thread(gateway.chat, "please slow answer", model="small"))
+    wait_until(lambda: len(small.requests) == 2)
+    assert gateway.chat("x").status == 503
+    assert gateway.metric("gpu_select_circuit_open", model="small") == 0
+    assert gateway.metric("gpu_select_circuit_open", model="large") == 0
+    assert gateway.metric("gpu_select_endpoint_tries_total", model="large", outcome="busy") == 3
+    for thread in waiting:
+        thread.join()
+    assert (gateway.gateway.pool._n_all, gateway.gateway.pool._n_taken) == (0, {})
+
+
+def test_the_connections_of_clients_that_leave_are_free_again(world):
+    upstream, model = world.upstream("small")
+    gateway = world.gateway([model], GatewayConfig(upstream=UpstreamConfig(max_connections=1)))
+    for prompt, stream in (("please slow answer", False), ("please slow stream", True)):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)) as connection:
+            n_before = len(upstream.requests)
+            body = {"model": "small", "stream": stream, "messages": [{"role": "user", "content": prompt}]}
+            connection.request("POST", CHAT, json.dumps(body), {"content-type": "application/json"})
+            wait_until(lambda n=n_before: len(upstream.requests) > n)
+        wait_until(lambda: gateway.gateway.pool._n_all == 0)
+    for _ in range(3):
+        assert cut(gateway) == "cut"
+    assert gateway.chat("x", model="small").status == 200
 
 
 def test_a_connection_that_the_endpoint_closes_as_it_is_used_again_is_no_failure(two):
