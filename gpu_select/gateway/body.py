@@ -12,6 +12,12 @@ from gpu_select.jsonio import MAX_DEPTH
 
 __all__ = ["JsonBody"]
 
+_MOST_MEMBERS = 1000
+"""Of the outer object; it is read member by member."""
+_MOST_VALUES = 320_000
+"""In all: OpenAI takes 300,000 tokens for embeddings. Decoding keeps the interpreter, for so many some 0.1 s."""
+
+_MARKS = "[{,"
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -37,7 +43,7 @@ class JsonBody:
 
     Raises:
         BadRequestError: not UTF-8, not JSON (RFC 8259; NaN and infinities are none), not an object, a key twice, or
-            nested too deep.
+            nested too deep, or of too many values.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -48,6 +54,8 @@ class JsonBody:
             raise BadRequestError(f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from error
         self.values: dict[str, Any] = {}
         self._spans: dict[str, tuple[int, int]] = {}
+        if _has_more_values(self._text, _MOST_VALUES):
+            raise BadRequestError(f"the body has more than {_MOST_VALUES} values")
         try:
             self._read()
         except json.JSONDecodeError as error:
@@ -99,6 +107,8 @@ class JsonBody:
         if key in self.values:
             # readers disagree on which of the two counts: what was checked here could be another there
             raise BadRequestError("a key of the body's object occurs twice", param=key if key.isprintable() else None)
+        if len(self.values) == _MOST_MEMBERS:
+            raise BadRequestError(f"the body's object has more than {_MOST_MEMBERS} members")
         self.values[key] = value
         self._spans[key] = start, end
         return self._skip(end)
@@ -107,6 +117,33 @@ class JsonBody:
         match = _SPACE.match(self._text, at)
         assert match is not None
         return match.end()
+
+
+def _has_more_values(text: str, most: int) -> bool:
+    """Whether a JSON text has more containers and commas outside of its strings."""
+    if sum(map(text.count, _MARKS)) <= most:
+        return False  # even within its strings
+    n_marks = at = 0
+    while n_marks <= most:
+        quote = text.find('"', at)
+        end = len(text) if quote < 0 else quote
+        n_marks += sum(text.count(mark, at, end) for mark in _MARKS)
+        if quote < 0:
+            break
+        at = _after_string(text, quote + 1)
+    return n_marks > most
+
+
+def _after_string(text: str, at: int) -> int:
+    """The position after the quote that ends a string."""
+    while (quote := text.find('"', at)) >= 0:
+        first = quote
+        while first > at and text[first - 1] == "\\":
+            first -= 1
+        at = quote + 1
+        if (quote - first) % 2 == 0:
+            return at
+    return len(text)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

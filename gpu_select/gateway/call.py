@@ -21,6 +21,9 @@ from gpu_select.gateway.headers import REQUEST_ID, request_id
 
 __all__ = ["CALL", "GATEWAY", "Call", "read_json"]
 
+_LONG_BYTES = 1 << 16
+"""Shorter bodies are read in less time than it takes to hand them over to a thread, or in a few milliseconds."""
+
 
 class Call:
     """What is known of a request while it is answered."""
@@ -71,4 +74,6 @@ async def read_json(request: web.Request, settings: GatewayConfig) -> JsonBody:
         raise BodyTimeoutError(f"The body was not complete after {settings.body_timeout_s:g} s") from error
     except web.RequestPayloadError as error:
         raise BadRequestError("The body breaks off, or is not compressed as its headers say") from error
-    return JsonBody(b"".join(pieces))
+    data = b"".join(pieces)
+    # a long one in a thread, so that others are answered in the meantime
+    return await asyncio.to_thread(JsonBody, data) if len(data) > _LONG_BYTES else JsonBody(data)

@@ -104,7 +104,10 @@ def conversation_text(values: Mapping[str, Any], route_on: RouteOn) -> RoutedTex
     if not text:
         where = f"messages[{chosen[-1][0]}].content"
         raise BadRequestError(f"{where}: expected text to choose a model by; or name a model", param=where)
-    return RoutedText(text, sum((Counter(part.ignored) for part in parts), Counter()))
+    ignored: Counter[str] = Counter()
+    for part in parts:
+        ignored.update(part.ignored)
+    return RoutedText(text, ignored)
 
 
 def prompt_text(values: Mapping[str, Any]) -> RoutedText:

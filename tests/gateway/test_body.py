@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_select.gateway.body import JsonBody
+from gpu_select.gateway.body import JsonBody, _has_more_values
 from gpu_select.gateway.errors import BadRequestError
 
 VALUES = st.recursive(
@@ -59,6 +60,55 @@ def test_it_takes_what_the_standard_library_takes_for_an_object(data):
 def test_what_is_no_json(text):
     with pytest.raises(BadRequestError, match="the body is not valid JSON"):
         JsonBody(text.encode())
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'"x"', b'{"a":1}'])
+def test_too_many_values(value):
+    data = b'{"model": "a", "x": [' + b",".join([value] * 320_000) + b"]}"
+    with pytest.raises(BadRequestError, match="the body has more than 320000 values"):
+        JsonBody(data)
+
+
+def test_marks_within_strings_are_no_values():
+    text = '[{,"\\' * 200_000
+    body = JsonBody(json.dumps({"model": "a", "x": [text, "\\", text, ""]}).encode())
+    assert body.values["x"][0] == text
+
+
+@given(st.lists(VALUES, max_size=5), st.integers(0, 30))
+def test_values_are_counted_outside_of_strings(values, most):
+    def n_marks(value):
+        inner = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else None
+        return 0 if inner is None else 1 + max(len(inner) - 1, 0) + sum(map(n_marks, inner))
+
+    text = json.dumps(values)
+    assert _has_more_values(text, most) == (n_marks(values) > most)
+
+
+def test_too_many_members():
+    values = {"model": "a", **{f"k{i}": 1 for i in range(999)}}
+    assert JsonBody(json.dumps(values).encode()).values == values
+    values["one more"] = 1
+    with pytest.raises(BadRequestError, match="the body's object has more than 1000 members"):
+        JsonBody(json.dumps(values).encode())
+
+
+def test_a_long_body_is_read_outside_of_the_event_loop(two, monkeypatch):
+    from gpu_select.gateway import call
+
+    threads = []
+
+    def read(data):
+        threads.append(threading.current_thread().name)
+        return JsonBody(data)
+
+    monkeypatch.setattr(call, "JsonBody", read)
+    gateway, small, _ = two
+    for text in ("short", "long " * 20_000):
+        assert gateway.chat(f"small {text}").status == 200
+        assert json.loads(small.requests[-1][2])["messages"][0]["content"] == f"small {text}"
+    assert threads[0] != threads[1]
+    assert threads[1].startswith("asyncio_")
 
 
 def test_the_same_model_gives_the_same_bytes():
