@@ -83,7 +83,7 @@ def train(
     from gpu_select.commands.embedded import embed_records
     from gpu_select.domain_file import DOMAIN_FILE, write_domain_file
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.files import check_writable
+    from gpu_select.files import check_writable, remove_file
     from gpu_select.holdout import check_domains, check_held_out
     from gpu_select.wire import ALGORITHMS, file_name, write_selector_file
 
@@ -131,13 +131,16 @@ def train(
         f"trained {', '.join(wanted)} on {data.counts.queries} queries x {data.counts.models} models with encoder "
         f"{data.encoder.name} -> {output_dir}"
     )
+    domain_path = Path(output_dir) / DOMAIN_FILE
     if domain_head is None:
-        click.echo(f"no {DOMAIN_FILE}: the records name fewer than two of the documented categories")
+        # one of an earlier training would go on predicting domains beside selectors that never saw its records
+        removed = "; the one of an earlier training is removed" if remove_file(domain_path) else ""
+        click.echo(f"no {DOMAIN_FILE}: the records name fewer than two of the documented categories{removed}")
     else:
-        write_domain_file(Path(output_dir) / DOMAIN_FILE, domain_head)
+        write_domain_file(domain_path, domain_head)
         click.echo(
             f"trained a domain head on {domain_head.own['data']['queries']} queries of {len(domain_head.domains)} "
-            f"categories -> {Path(output_dir) / DOMAIN_FILE}"
+            f"categories -> {domain_path}"
         )
     if not no_check:
         for held_out in check_held_out(data.features_QD, data.table, chosen, wanted):

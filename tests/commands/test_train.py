@@ -124,6 +124,21 @@ def test_four_files_and_no_domain_head_of_one_category(train, tmp_path, write_li
     ]
 
 
+def test_the_domain_head_of_an_earlier_training_is_removed(train, tmp_path, write_lines):
+    out, data = tmp_path / "out", tmp_path / "short.jsonl"
+    out.mkdir()
+    (out / HEAD).write_bytes(b"of another training")
+    record = {"category": "law", "performance": 0.5, "response_time": 1.0, "model_name": "a"}
+    write_lines(data, [record | {"query": f"why {i}?"} for i in range(9)])
+    done = train(out, "--algorithm", "knn", data_file=data)
+    assert (done.status, done.err) == (0, "")
+    assert files_in(out) == [FILES["knn"]]
+    assert done.out.splitlines()[1] == (
+        f"no {HEAD}: the records name fewer than two of the documented categories; the one of an earlier training is "
+        "removed"
+    )
+
+
 def test_the_domain_head_knows_the_categories_of_the_records(train, tmp_path, write_lines, tiny_encoder_path):
     out, data = tmp_path / "out", tmp_path / "short.jsonl"
     record = {"model_name": "a", "performance": 0.5, "response_time": 1.0}
