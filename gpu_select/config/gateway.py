@@ -40,7 +40,7 @@ class UpstreamConfig:
     first_byte_s: float = 60.0
     """Until the first byte of a streamed answer."""
     idle_s: float = 60.0
-    """Between two pieces of a streamed answer; also how long a client may take to accept one."""
+    """Between two pieces of a streamed answer; also how long a client may take nothing of its answer."""
     total_s: float = 600.0
     """Until an answer that is not streamed is complete."""
     max_connections: int = 1024
@@ -81,7 +81,8 @@ class GatewayConfig:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     """A client has to send one of them; without any, everybody is served."""
     admin_keys: tuple[str, ...] = field(default=(), repr=False)
-    """For /admin; by default the `api_keys`, and without those the machine itself only."""
+    """For /admin; by default the `api_keys`, and without those the machine itself only. Behind a proxy on the same
+    machine every client seems to be of it: there they are needed."""
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     upstream: UpstreamConfig = field(default_factory=UpstreamConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)

@@ -19,6 +19,7 @@ from gpu_select.gateway.errors import (
 )
 from gpu_select.gateway.event_log import log_event, log_failure
 from gpu_select.gateway.headers import REQUEST_ID
+from gpu_select.gateway.sending import hold_little, send_whole
 from gpu_select.jsonio import dumps
 
 __all__ = ["around", "name_itself"]
@@ -38,6 +39,8 @@ async def around(
     call = request[CALL] = Call(request)
     status = 500
     gateway.metrics.in_flight.inc()
+    if request.transport is not None:
+        hold_little(request.transport)
     try:
         try:
             _authorize(request)
@@ -52,6 +55,10 @@ async def around(
             if call.is_answered:
                 raise  # part of the answer has gone out: the end of the connection has to say that it is no whole
             response = _answer(InternalError(f"The gateway failed; its log has the id {call.id}"), call)
+        if not response.prepared:
+            status = _CLIENT_LEFT
+            idle_s = gateway.generation.settings.upstream.idle_s
+            await send_whole(request, response, idle_s, lambda: call.notes.update(cut="client too slow"))
         status = response.status
         return response
     finally:

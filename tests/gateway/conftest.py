@@ -102,6 +102,7 @@ class RunningGateway:
     loads: list[Callable[[], Service]]
     """The next reloads."""
     gateway_app: web.Application
+    loop: asyncio.AbstractEventLoop
 
     @property
     def url(self) -> str:
@@ -116,7 +117,10 @@ class RunningGateway:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
             connection.request(method, path, body, names)
             answer = connection.getresponse()
-            return HttpAnswer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            got = HttpAnswer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        # counted and logged is an answer once it has gone out: in the same step of the loop
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result(30)
+        return got
 
     def chat(self, text: Any, *, model: str = "auto", **more: Any) -> HttpAnswer:
         headers = more.pop("headers", {})
@@ -164,7 +168,7 @@ class World:
             gateway = Gateway(first, lambda: loads.pop(0)())
             self._ends.append(gateway.close)
             app = build_app(gateway)
-            return RunningGateway(gateway, await self._listen(app), loads, app)
+            return RunningGateway(gateway, await self._listen(app), loads, app, self.loop)
 
         return self.run(start())
 

@@ -8,9 +8,11 @@ import json
 import socket
 import time
 
+import numpy as np
 import pytest
 
 from gpu_select.config.gateway import GatewayConfig, UpstreamConfig
+from gpu_select.gateway.embedder import Embedding
 
 
 def connect(gateway, data=b""):
@@ -27,8 +29,8 @@ def read_all(connection):
     return b"".join(pieces)
 
 
-def post(body, *headers, length=None):
-    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: x", "Content-Type: application/json", "Connection: close"]
+def post(body, *headers, length=None, path="/v1/chat/completions"):
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", "Connection: close"]
     lines += [f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -80,6 +82,62 @@ def test_a_client_that_takes_nothing_is_let_go_and_its_endpoint_with_it(world):
     assert small.gone == 1
     connection.close()
     assert gateway.metric("gpu_select_requests_in_flight") == 0
+
+
+class WideEmbedder:
+    """Vectors that make an answer of megabytes."""
+
+    name = "wide"
+    dim = 4096
+
+    def embed(self, texts):
+        return [Embedding(np.full(self.dim, 1 / 3, np.float32), 1, False) for _ in texts]
+
+
+def ask_for_megabytes(gateway):
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    connection.settimeout(20)
+    connection.connect(("127.0.0.1", gateway.port))
+    body = json.dumps({"model": "wide", "input": ["x"] * 200}).encode()
+    connection.sendall(post(body, path="/v1/embeddings"))
+    return connection
+
+
+def test_a_client_that_takes_nothing_of_a_whole_answer_is_let_go(world):
+    settings = GatewayConfig(upstream=UpstreamConfig(idle_s=0.2))
+    gateway = world.gateway([world.upstream("small")[1]], settings, embedder=WideEmbedder())
+    with ask_for_megabytes(gateway) as connection:
+        for _ in range(200):
+            if gateway.metric("gpu_select_requests_total", route="/v1/embeddings", status="499"):
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("waited in vain")
+        assert gateway.metric("gpu_select_requests_in_flight") == 0
+        with pytest.raises((ConnectionResetError, json.JSONDecodeError)):
+            json.loads(b"".join(pieces_of_answer(connection)))
+
+
+def test_a_client_that_takes_long_but_steadily_gets_its_whole_answer(world):
+    idle_s, pause_s = 0.8, 0.03
+    settings = GatewayConfig(upstream=UpstreamConfig(idle_s=idle_s))
+    gateway = world.gateway([world.upstream("small")[1]], settings, embedder=WideEmbedder())
+    pieces = []
+    with ask_for_megabytes(gateway) as connection:
+        for piece in pieces_of_answer(connection):
+            pieces.append(piece)
+            time.sleep(pause_s)
+    assert len(pieces) * pause_s > 2 * idle_s
+    assert len(json.loads(b"".join(pieces))["data"]) == 200
+    assert gateway.metric("gpu_select_requests_total", route="/v1/embeddings", status="200") == 1
+
+
+def pieces_of_answer(connection):
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    while piece := answer.read(1 << 17):
+        yield piece
 
 
 @pytest.mark.parametrize(
