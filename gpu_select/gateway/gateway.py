@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from gpu_select.config.gateway import BatchingConfig
+from gpu_select.config.gateway import BatchingConfig, GatewayConfig
 from gpu_select.decisions import Decided, Query
 from gpu_select.errors import GpuSelectError
 from gpu_select.gateway.batcher import Batcher, BatchLimits, QueueFullError
@@ -40,6 +40,9 @@ class Gateway:
     Args:
         service: the first one.
         load: loads another one, in a thread; for reloading.
+
+    Attributes:
+        of_the_start: settings that a reload does not change, by name.
     """
 
     def __init__(self, service: Service, load: Callable[[], Service]) -> None:
@@ -48,7 +51,10 @@ class Gateway:
         self.pool = Pool()
         self.stopping = False
         self._load = load
+        self.of_the_start: Mapping[str, float] = _of_the_start(service.settings)
         self._reloading = asyncio.Lock()
+        self._next_reload: asyncio.Task[Generation] | None = None
+        self._reloads: set[asyncio.Task[Generation]] = set()
         # decisions and embeddings run one after the other: they may share an encoder, and the device anyway
         self._forward = ThreadPoolExecutor(1, "forward")
         self._loading = ThreadPoolExecutor(1, "loading")
@@ -103,12 +109,25 @@ class Gateway:
     async def reload(self) -> Generation:
         """Load the configuration and its files again, beside those in use, and change over between two batches.
 
-        Reloads come one after the other.
+        Reloads come one after the other. Those who ask while one waits for its turn share it, and it goes on when they
+        leave.
 
         Raises:
             ConfigRefusedError: the new ones cannot be used. Those in use stay.
         """
+        return await asyncio.shield(self.start_reload())
+
+    def start_reload(self) -> asyncio.Task[Generation]:
+        """The same for those who do not wait; the log tells how it ended."""
+        if self._next_reload is None:
+            self._next_reload = asyncio.get_running_loop().create_task(self._reload(), name="reload")
+            self._reloads.add(self._next_reload)
+            self._next_reload.add_done_callback(self._end_reload)
+        return self._next_reload
+
+    async def _reload(self) -> Generation:
         async with self._reloading:
+            self._next_reload = None  # from here on the files may be read: who changes them now asks for another one
             loop = asyncio.get_running_loop()
             try:
                 service = await loop.run_in_executor(self._loading, self._load)
@@ -120,6 +139,9 @@ class Gateway:
                 log_failure("reload failed", error)
                 self._refused(type(error).__name__)
                 raise ConfigRefusedError(f"The configuration was not reloaded: {type(error).__name__}") from error
+            for name, value in _of_the_start(generation.settings).items():
+                if value != self.of_the_start[name]:
+                    log_event(f"{name} takes effect at the next start", level=logging.WARNING)
             self.generation = generation
             limits = _limits(service.settings.batching)
             self._decisions.swap(generation.decide, limits)
@@ -129,8 +151,15 @@ class Gateway:
             log_event("reloaded", generation=generation.number)
             return generation
 
+    def _end_reload(self, task: asyncio.Task[Generation]) -> None:
+        self._reloads.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody warns when all who asked have left; it is in the log
+
     async def close(self) -> None:
-        """End the batchers and close the pool."""
+        """End reloads and batchers, and close the pool."""
+        for task in self._reloads:
+            task.cancel()
         await asyncio.gather(self._decisions.close(), self._embeddings.close())
         self._forward.shutdown(wait=False, cancel_futures=True)
         self._loading.shutdown(wait=False, cancel_futures=True)
@@ -151,6 +180,10 @@ class Gateway:
     def _observe_batch(self, n_queries: int, seconds: float) -> None:
         self.metrics.batch_size.observe(n_queries)
         self.metrics.batch_s.observe(seconds)
+
+
+def _of_the_start(settings: GatewayConfig) -> dict[str, float]:
+    return {"max_connections": settings.upstream.max_connections, "shutdown_s": settings.shutdown_s}
 
 
 def _limits(config: BatchingConfig) -> BatchLimits:

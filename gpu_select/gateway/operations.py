@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gpu_select.gateway.call import GATEWAY
-from gpu_select.gateway.errors import ModelNotFoundError, UnavailableError
+from gpu_select.gateway.errors import ModelNotFoundError, PermissionError, UnavailableError
 from gpu_select.gateway.metrics import CONTENT_TYPE
 from gpu_select.gateway.openapi import document
 from gpu_select.gateway.service import Generation
@@ -14,6 +14,7 @@ from gpu_select.jsonio import dumps
 __all__ = ["health", "metrics", "model", "models", "openapi", "readiness", "reload"]
 
 _RETRY_AFTER_S = 1.0
+_OF_BROWSERS = ("Origin", "Sec-Fetch-Site")
 
 
 def _json(value: object) -> web.Response:
@@ -58,7 +59,9 @@ async def openapi(request: web.Request) -> web.Response:
 
 
 async def reload(request: web.Request) -> web.Response:
-    """POST /admin/reload."""
+    """POST /admin/reload: for programs, and not for pages that somebody looks at on this machine."""
+    if any(name in request.headers for name in _OF_BROWSERS):
+        raise PermissionError("/admin is not for browsers: the request has the header Origin or Sec-Fetch-Site")
     generation = await request.app[GATEWAY].reload()
     return _json({"status": "reloaded", "generation": generation.number})
 

@@ -16,7 +16,6 @@ from aiohttp import web
 
 from gpu_select.errors import InputError
 from gpu_select.gateway.app import build_app
-from gpu_select.gateway.errors import ConfigRefusedError
 from gpu_select.gateway.event_log import log_event
 from gpu_select.gateway.gateway import Gateway
 from gpu_select.gateway.keys import is_local
@@ -55,21 +54,14 @@ async def _serve(service: Service, load: Callable[[], Service], sockets: Sequenc
     gateway = Gateway(service, load)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    reloads: set[asyncio.Task[None]] = set()
-
-    def on_hangup() -> None:
-        task = loop.create_task(_reload(gateway))
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
     runner = web.AppRunner(
         build_app(gateway),
         access_log=None,
         handler_cancellation=True,  # a client that leaves takes its request along, as far as the endpoint
         keepalive_timeout=_KEEPALIVE_S,
-        shutdown_timeout=service.settings.shutdown_s,
+        shutdown_timeout=gateway.of_the_start["shutdown_s"],
     )
-    with _signals(loop, {"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": on_hangup}):
+    with _signals(loop, {"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": gateway.start_reload}):
         await runner.setup()
         try:
             for listening in sockets:
@@ -79,12 +71,10 @@ async def _serve(service: Service, load: Callable[[], Service], sockets: Sequenc
             if gateway.generation.keys.is_open and not all(is_local(one.getsockname()[0]) for one in sockets):
                 log_event("no api_keys: everybody who reaches this address is served", level=logging.WARNING, host=host)
             await stop.wait()
-            log_event("stopping", in_flight_s=gateway.generation.settings.shutdown_s)
+            log_event("stopping", in_flight_s=gateway.of_the_start["shutdown_s"])
         finally:
             gateway.stopping = True
             await _end(runner, stop)
-            for task in reloads:
-                task.cancel()
             await gateway.close()
     log_event("stopped")
 
@@ -145,13 +135,8 @@ async def _end(runner: web.AppRunner, stop: asyncio.Event) -> None:
         await finishing
 
 
-async def _reload(gateway: Gateway) -> None:
-    with contextlib.suppress(ConfigRefusedError):  # which is in the log
-        await gateway.reload()
-
-
 @contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, handlers: dict[str, Callable[[], None]]) -> Iterator[None]:
+def _signals(loop: asyncio.AbstractEventLoop, handlers: dict[str, Callable[[], object]]) -> Iterator[None]:
     known = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
     for number, handler in known.items():
         loop.add_signal_handler(number, handler)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import socket
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from gpu_select.config.gateway import GatewayConfig
+from gpu_select.config.gateway import GatewayConfig, UpstreamConfig
 from gpu_select.errors import ConfigError
 from gpu_select.gateway.embedder import Embedding
 from gpu_select.gateway.errors import AuthenticationError, PermissionError
@@ -248,6 +251,77 @@ def test_requests_are_answered_while_files_are_loaded(two):
     go.set()
     reload.join()
     assert gateway.gateway.generation.number == 2
+
+
+@pytest.mark.parametrize("name", ["origin", "sec-fetch-site"])
+def test_pages_in_a_browser_cannot_make_it_reload(two, name):
+    gateway, _, _ = two
+    gateway.loads.append(lambda: service_of(gateway))
+    answer = gateway.send("POST", "/admin/reload", **{name: "null"})
+    assert (answer.status, answer.json["error"]["type"]) == (403, "invalid_request_error")
+    assert answer.json["error"]["message"] == (
+        "/admin is not for browsers: the request has the header Origin or Sec-Fetch-Site"
+    )
+    assert gateway.gateway.generation.number == 1
+
+
+def wait_until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+def test_a_reload_goes_on_when_its_client_leaves(two):
+    gateway, _, _ = two
+    loading, go = threading.Event(), threading.Event()
+
+    def load():
+        loading.set()
+        assert go.wait(10)
+        return service_of(gateway)
+
+    gateway.loads.append(load)
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.sendall(b"POST /admin/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert loading.wait(10)
+    wait_until(lambda: gateway.metric("gpu_select_requests_total", route="/admin/reload", status="499") == 1)
+    go.set()
+    wait_until(lambda: gateway.gateway.generation.number == 2)
+    assert gateway.metric("gpu_select_reloads_total", outcome="done") == 1
+
+
+def test_reloads_that_wait_are_one(world, two):
+    gateway, _, _ = two
+    loading, go = threading.Event(), threading.Event()
+
+    def load():
+        loading.set()
+        assert go.wait(10)
+        return service_of(gateway)
+
+    gateway.loads += [load, load]  # a third one would fail
+
+    async def reload():
+        tasks = [gateway.gateway.start_reload()]
+        while not loading.is_set():
+            await asyncio.sleep(0.01)
+        tasks += [gateway.gateway.start_reload() for _ in range(5)]
+        go.set()
+        return [(await task).number for task in tasks]
+
+    assert world.run(reload()) == [2, 3, 3, 3, 3, 3]
+
+
+def test_settings_of_the_start_are_named_each_time_that_a_reload_brings_others(two, log_lines):
+    gateway, _, _ = two
+    others = GatewayConfig(shutdown_s=7, upstream=UpstreamConfig(max_connections=5))
+    for settings in (others, others, GatewayConfig()):
+        gateway.loads.append(lambda settings=settings: service_of(gateway, settings=settings))
+        assert gateway.send("POST", "/admin/reload").status == 200
+    warned = [json.loads(line)["event"] for line in log_lines() if '"level":"warning"' in line]
+    assert warned == ["max_connections takes effect at the next start", "shutdown_s takes effect at the next start"] * 2
 
 
 class HalfWay:

@@ -89,10 +89,13 @@ def test_sighup_reloads_and_a_broken_file_changes_nothing(running, processes, wr
     gateway.signal(signal.SIGHUP)
     assert "config.yaml: line" in gateway.wait_for("reload refused")["reason"]
     assert ask(gateway).model == "small"
-    write_config({"large": port})
+    write_config({"large": port}, {"shutdown_s": 7})
     gateway.signal(signal.SIGHUP)
     assert gateway.wait_for("reloaded")["generation"] == 2
     assert ask(gateway).model == "large"
+    assert gateway.wait_for("shutdown_s takes effect at the next start")["level"] == "warning"
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait_for("stopping")["in_flight_s"] == 5
 
 
 def test_a_model_that_no_endpoint_serves_is_refused(running, write_config):
