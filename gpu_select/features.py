@@ -25,8 +25,8 @@ def build_features(embeddings_Bd: Tensor, domain_B: Tensor) -> Tensor:
     return torch.cat([embeddings_Bd, (domain_B[:, None] == slots).to(embeddings_Bd.dtype)], dim=1)
 
 
-def check_width(has: int, embedding_dim: int) -> None:
-    """Refuse a selector of D = `has` beside an encoder of d = `embedding_dim`.
+def check_width(has: int, embedding_dim: int, where: object = "file") -> None:
+    """Refuse a selector of D = `has`, from the file `where`, beside an encoder of d = `embedding_dim`.
 
     Raises:
         DimensionError: D is not d + 14.
@@ -34,6 +34,6 @@ def check_width(has: int, embedding_dim: int) -> None:
     gives = embedding_dim + N_DOMAINS
     if has != gives:
         raise DimensionError(
-            f"embedding dimension mismatch: file has D = {has} ({has - N_DOMAINS} + {N_DOMAINS}), "
+            f"embedding dimension mismatch: {where} has D = {has} ({has - N_DOMAINS} + {N_DOMAINS}), "
             f"encoder gives {gives} ({embedding_dim} + {N_DOMAINS})"
         )

@@ -325,7 +325,9 @@ def test_another_encoder_is_refused(config, encoder, write_tiny_bert, write_tiny
         DimensionError, match=r"narrow/domain_model\.safetensors has d = 16, encoder tiny-bert gives 32"
     ):
         DecisionRouter.from_config(replace(config, decisions=static, models_path=str(narrow)), encoder=encoder)
-    with pytest.raises(DimensionError, match=r"file has D = 30 \(16 \+ 14\), encoder gives 46 \(32 \+ 14\)"):
+    with pytest.raises(
+        DimensionError, match=r"narrow/\w+_model\.json has D = 30 \(16 \+ 14\), encoder gives 46 \(32 \+ 14\)"
+    ):
         DecisionRouter.from_config(replace(config, decisions=DECISIONS[:1], models_path=str(narrow)), encoder=encoder)
 
 

@@ -48,7 +48,7 @@ class DecisionArtifacts:
         """
         for file in self.files:
             file.check_encoder(name, fingerprint)
-            check_width(file.selector.dim, dim)
+            check_width(file.selector.dim, dim, file.path)
         if self.domain_file is not None and self.domain_path is not None:
             check_encoder(self.domain_path, self.domain_file.own, name, fingerprint)
             width = self.domain_file.weight_Cd.shape[1]

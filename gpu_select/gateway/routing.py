@@ -11,7 +11,7 @@ from gpu_select.errors import GpuSelectError
 from gpu_select.gateway.call import CALL, GATEWAY, read_json
 from gpu_select.gateway.completions import decision_headers, error_of
 from gpu_select.gateway.gateway import Routed
-from gpu_select.gateway.headers import ROUTING_MS
+from gpu_select.gateway.headers import IGNORED, ROUTING_MS, safe_value
 from gpu_select.gateway.schemas import route_queries
 from gpu_select.jsonio import dumps
 
@@ -35,6 +35,8 @@ async def route(request: web.Request) -> web.Response:
         raise error_of(decided) from decided
     call.notes |= {"decision": decided.decision, "category": decided.domain, "model": decided.model}
     sent = decision_headers(routed[0], decided)
+    if note := queries[0].routed.ignored_note:
+        sent[IGNORED] = safe_value(note)
     return web.Response(body=dumps(_entry(routed[0])), content_type="application/json", headers=sent)
 
 

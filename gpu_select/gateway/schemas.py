@@ -36,6 +36,11 @@ class RoutedText:
     ignored: Mapping[str, int] = field(default_factory=dict)
     """How many content parts of which type have no text: images, audio, files."""
 
+    @property
+    def ignored_note(self) -> str:
+        """The same in a line, such as "image_url=2, input_audio=1"; empty where nothing was left out."""
+        return ", ".join(f"{kind}={count}" for kind, count in sorted(self.ignored.items()))
+
 
 @dataclass(frozen=True)
 class RouteQuery:

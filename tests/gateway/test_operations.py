@@ -47,7 +47,16 @@ def test_one_query_is_decided_and_nothing_sent_on(two):
 
 def test_the_messages_of_a_chat_are_decided_alike(two):
     messages = [{"role": "user", "content": [{"type": "text", "text": "large"}]}]
-    assert route(two[0], {"messages": messages}).json["model"] == "large"
+    answer = route(two[0], {"messages": messages})
+    assert answer.json["model"] == "large"
+    assert "x-vsr-ignored-content" not in answer.headers
+
+
+def test_what_of_a_chat_was_not_looked_at_is_named(two):
+    content = [{"type": "input_audio"}, {"type": "text", "text": "large"}, {"type": "image_url"}, {"type": "image_url"}]
+    answer = route(two[0], {"messages": [{"role": "user", "content": content}]})
+    assert answer.headers["x-vsr-ignored-content"] == "image_url=2, input_audio=1"
+    assert answer.headers["x-vsr-ignored-content"] == two[0].chat(content).headers["x-vsr-ignored-content"]
 
 
 def test_many_queries_are_decided_in_order_with_errors_in_their_place(two):
