@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_select.encoder import Encoder, embed
+from gpu_select.encoder import Encoder, embed_tokenized
 
 __all__ = ["Embedder", "Embedding"]
 
@@ -49,11 +49,15 @@ class Embedder:
         """The vectors of some texts, in their order.
 
         Raises:
-            DeviceError, EncoderError: as `gpu_select.encoder.embed`.
+            DeviceError, EncoderError: as `gpu_select.encoder.embed_tokenized`.
         """
-        tokenized = self._encoder.tokenizer.tokenize(texts)
-        vectors_ND = embed(self._encoder, texts).vectors.numpy()
-        return [
+        place: dict[str, int] = {}
+        for text in texts:
+            place.setdefault(text, len(place))
+        tokenized = self._encoder.tokenizer.tokenize([*place])
+        vectors_ND = embed_tokenized(self._encoder, tokenized)
+        distinct = [
             Embedding(vector_D, int(n_tokens), bool(truncated))
             for vector_D, n_tokens, truncated in zip(vectors_ND, tokenized.lengths, tokenized.truncated, strict=True)
         ]
+        return [distinct[place[text]] for text in texts]
