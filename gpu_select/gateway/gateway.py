@@ -183,7 +183,7 @@ class Gateway:
 
 
 def _of_the_start(settings: GatewayConfig) -> dict[str, float]:
-    return {"max_connections": settings.upstream.max_connections, "shutdown_s": settings.shutdown_s}
+    return {"shutdown_s": settings.shutdown_s}
 
 
 def _limits(config: BatchingConfig) -> BatchLimits:

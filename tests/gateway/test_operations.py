@@ -330,7 +330,7 @@ def test_settings_of_the_start_are_named_each_time_that_a_reload_brings_others(t
         gateway.loads.append(lambda settings=settings: service_of(gateway, settings=settings))
         assert gateway.send("POST", "/admin/reload").status == 200
     warned = [json.loads(line)["event"] for line in log_lines() if '"level":"warning"' in line]
-    assert warned == ["max_connections takes effect at the next start", "shutdown_s takes effect at the next start"] * 2
+    assert warned == ["shutdown_s takes effect at the next start"] * 2
 
 
 class HalfWay:
