@@ -276,6 +276,10 @@ class Processes:
         gateway.port = gateway.wait_for("listening")["port"]
         return gateway
 
+    def serve(self, config: Path) -> GatewayProcess:
+        """`gpu-select serve`."""
+        return self.gateway("-m", "gpu_select", "serve", "--config", config, "--port", 0, "--device", "cpu")
+
     def _start(self, command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
         root = Path(__file__).parents[2]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "kernels"), *sys.path])}
@@ -318,3 +322,56 @@ def write_config(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+# ---------------------------------------------------------------- with a router
+
+MODELS = "abc"
+
+
+@pytest.fixture(scope="session")
+def models_dir(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path, write_tiny_models: Callable[..., Path]
+) -> Path:
+    """Selector files and a domain head of the tiny encoder."""
+    from gpu_select.encoder import load_encoder
+
+    encoder = load_encoder(str(tiny_encoder_path))
+    own = {"encoder": {"name": str(tiny_encoder_path), "fingerprint": encoder.fingerprint}}
+    return write_tiny_models(tmp_path_factory.mktemp("models"), own, models=MODELS)
+
+
+@pytest.fixture
+def config(models_dir: Path, tiny_encoder_path: Path, write_config: Callable[..., Path], processes: Processes) -> Path:
+    """Where a configuration lies: three decisions with selectors of their own, an endpoint for each model."""
+    refs = [{"model": name} for name in MODELS]
+    domains = [{"type": "domain", "name": name} for name in ("math", "physics", "law", "biology", "history")]
+    decisions = [
+        {
+            "name": "exact",
+            "priority": 5,
+            "rules": {"operator": "OR", "conditions": domains},
+            "algorithm": {"type": "knn", "knn": {"k": 3}},
+            "modelRefs": refs,
+        },
+        {"name": "now", "priority": 9, "rules": {"type": "keyword", "name": "urgent"}, "modelRefs": refs[1:]},
+        {
+            "name": "rest",
+            "rules": {"operator": "AND", "conditions": []},
+            "algorithm": {"type": "svm"},
+            "modelRefs": refs[:2],
+        },
+    ]
+    return write_config(
+        {name: processes.upstream(name) for name in MODELS},
+        decisions=decisions,
+        keyword_rules=[{"name": "urgent", "operator": "OR", "keywords": ["asap"]}],
+        model_selection={"ml": {"models_path": str(models_dir)}},
+        embedding_models={"qwen3_model_path": str(tiny_encoder_path)},
+    )
+
+
+@pytest.fixture
+def served(processes: Processes, config: Path) -> GatewayProcess:
+    """`gpu-select serve` with that configuration."""
+    return processes.serve(config)

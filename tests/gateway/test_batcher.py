@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -73,9 +72,7 @@ def test_a_full_batch_does_not_wait():
     async def use(batcher):
         return await asyncio.gather(*(batcher.submit([i]) for i in range(7)))
 
-    start = time.perf_counter()
-    assert run(use, doubling, max_batch=7, max_wait_s=10) == [[2 * i] for i in range(7)]
-    assert time.perf_counter() - start < 5
+    assert run(use, doubling, max_batch=7, max_wait_s=3600) == [[2 * i] for i in range(7)]
     assert doubling.batches == [[*range(7)]]
 
 
@@ -277,9 +274,7 @@ def test_a_swap_to_a_shorter_wait_counts_for_what_waits_already():
         batcher.swap(Doubling(), BatchLimits(8, 0.0, 100))
         return await first
 
-    start = time.perf_counter()
-    assert run(use, Doubling(), max_wait_s=10) == [2]
-    assert time.perf_counter() - start < 5
+    assert run(use, Doubling(), max_wait_s=3600) == [2]
 
 
 def test_closing_waits_for_the_batch_that_runs_and_cancels_the_rest():
