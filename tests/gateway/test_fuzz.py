@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("schemathesis")
-PROGRAM = Path(__file__).with_name("gateway_program.py")
 
 CHECKS = (
     "not_a_server_error",
@@ -24,13 +22,12 @@ under a model's name is the endpoint's to judge."""
 
 
 @pytest.mark.slow
-def test_no_request_of_any_form_makes_it_fail(processes, write_config, tmp_path):
-    ports = {name: processes.upstream(name) for name in ("small", "large")}
-    gateway = processes.gateway(PROGRAM, write_config(ports))
+def test_no_request_of_any_form_makes_it_fail(served, tmp_path):
+
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run"]
     options = ["--max-examples=200", "--seed=0", f"--checks={','.join(CHECKS)}", "--no-color"]
     done = subprocess.run(
-        [*command, f"{gateway.url}/openapi.json", *options],
+        [*command, f"{served.url}/openapi.json", *options],
         capture_output=True,
         text=True,
         timeout=900,
@@ -39,9 +36,9 @@ def test_no_request_of_any_form_makes_it_fail(processes, write_config, tmp_path)
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert "Tested: 10" in done.stdout
-    assert gateway.process.poll() is None
-    with urllib.request.urlopen(f"{gateway.url}/metrics") as answer:
+    assert served.process.poll() is None
+    with urllib.request.urlopen(f"{served.url}/metrics") as answer:
         counted = [line for line in answer.read().decode().splitlines() if line.startswith("gpu_select_requests_total")]
     assert sum(float(line.rpartition(" ")[2]) for line in counted) > 1000
     assert [line for line in counted if 'status="5' in line] == []
-    assert [entry for entry in gateway.events if entry["event"] in ("request failed", "no JSON")] == []
+    assert [entry for entry in served.events if entry["event"] in ("request failed", "no JSON")] == []
