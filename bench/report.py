@@ -255,6 +255,49 @@ def _svm(document: Document) -> Section:
     return text, header, rows
 
 
+def _gateway(document: Document) -> Section:
+    rows = [
+        [
+            f"{about}, {result['tokens_per_query']:.0f} tokens",
+            path,
+            *(f"{modes[mode]['requests_per_s']:,.0f}" for mode in ("batched", "one_by_one")),
+            f"{modes['ratio']:.2f}",
+            *(f"{modes[mode]['ms']['p50']:,.0f} ms" for mode in ("batched", "one_by_one")),
+            *(f"{result['single_client'][key]:.1f} ms" for key in ("bare_p50_ms", "added_p50_ms")),
+        ]
+        for about, result in document["results"].items()
+        for path, modes in result["at_once"].items()
+    ]
+    text = (
+        f"**Serving** {document['clients']} clients at once, on the gateway's own cores, in batches of up to 64 "
+        f"queries and one by one; last, a single client: the bare router's median, and what the gateway adds. "
+        f"Encoder: {document['encoder']} in {document['dtype']}. Medians of {document['repeats']} interleaved runs"
+    )
+    header = ["queries", "path", "requests/s", "one by one", "ratio", "p50", "one by one, p50"]
+    return text, [*header, "bare router", "added"], rows
+
+
+def _domains(document: Document) -> Section:
+    rows = [
+        [
+            f"{row['ridge']:g}" + (" (the default)" if row["ridge"] == document["default"] else ""),
+            f"{row['cross_validated']['accuracy']:.4f}",
+            f"{row['cross_validated_few']['accuracy']:.4f}",
+            f"{row['test']['accuracy']:.4f}",
+        ]
+        for row in document["results"]
+    ]
+    text = (
+        f"**Domains predicted** by the head trained on {document['data']}: share of queries in their category, "
+        f"cross-validated ({document['folds']} parts) and on {document['test_queries']:,} other queries of "
+        f"{document['test']}; encoder: {document['encoder']}. Always the most frequent category: "
+        f"{document['most_frequent']:.4f}; scikit-learn's LogisticRegression at {document['default']:g}: "
+        f"{document['scikit_learn']['accuracy']:.4f}"
+    )
+    few = f"cross-validated on {document['few_queries']:,} queries"
+    return text, ["ridge", "cross-validated", few, document["test"]], rows
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
@@ -263,6 +306,8 @@ SECTIONS: dict[str, Callable[[Document], Section]] = {
     "quality_mmlu_pro": _quality,
     "quality_mmlu_pro_dev": _quality,
     "quality_llmrouter": _quality,
+    "domains": _domains,
+    "gateway": _gateway,
     "svm": _svm,
     "end_to_end": _end_to_end,
     "selection": _selection,

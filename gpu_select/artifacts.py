@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from gpu_select.wire import (
     read_selector_file,
 )
 
-__all__ = ["Artifact", "find_selector_files", "load_selector", "selector_of"]
+__all__ = ["Artifact", "check_encoder", "encoder_name", "find_selector_files", "load_selector", "selector_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +49,14 @@ class Artifact:
     selector: Selector
     own: dict[str, Any]
     """What stands under the file's own "gpu_select" key; empty for files of other programs."""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """What shapes the selector, under the names that configurations have for it: k of KNN, num_clusters of KMeans,
+    kernel and gamma of SVM."""
 
     @property
     def encoder_name(self) -> str | None:
         """The encoder the file was trained with, where it tells."""
-        encoder = self.own.get("encoder")
-        name = encoder.get("name") if isinstance(encoder, dict) else None
-        return name if isinstance(name, str) else None
+        return encoder_name(self.own)
 
     def check_encoder(self, name: str, fingerprint: str) -> None:
         """Refuse an encoder other than the one the file was trained with, where the file tells.
@@ -63,18 +65,38 @@ class Artifact:
             EncoderMismatchError: naming both encoders.
             FileFormatError: the file's note on its encoder is not one of ours.
         """
-        encoder = self.own.get("encoder")
-        if encoder is None:
-            return
-        if not isinstance(encoder, dict) or not all(isinstance(encoder.get(k), str) for k in ("name", "fingerprint")):
-            raise FileFormatError(
-                self.path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder)
-            )
-        if encoder["fingerprint"] != fingerprint:
-            raise EncoderMismatchError(
-                f"{self.path}: trained with encoder {encoder['name']!r} (fingerprint {encoder['fingerprint'][:12]}), "
-                f"got {name!r} (fingerprint {fingerprint[:12]}); route with the first, or train again with the second"
-            )
+        check_encoder(self.path, self.own, name, fingerprint)
+
+
+def encoder_name(own: Mapping[str, Any]) -> str | None:
+    """The encoder that a file of ours was trained with, where its own note tells."""
+    encoder = own.get("encoder")
+    name = encoder.get("name") if isinstance(encoder, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def check_encoder(path: Path, own: Mapping[str, Any], name: str, fingerprint: str) -> None:
+    """Refuse an encoder other than the one that a file was trained with, where its own note tells.
+
+    Args:
+        path: the file, for errors.
+        own: its note.
+        name, fingerprint: of the encoder in use.
+
+    Raises:
+        EncoderMismatchError: naming both encoders.
+        FileFormatError: the note on its encoder is not one of ours.
+    """
+    encoder = own.get("encoder")
+    if encoder is None:
+        return
+    if not isinstance(encoder, dict) or not all(isinstance(encoder.get(k), str) for k in ("name", "fingerprint")):
+        raise FileFormatError(path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder))
+    if encoder["fingerprint"] != fingerprint:
+        raise EncoderMismatchError(
+            f"{path}: trained with encoder {encoder['name']!r} (fingerprint {encoder['fingerprint'][:12]}), "
+            f"got {name!r} (fingerprint {fingerprint[:12]}); route with the first, or train again with the second"
+        )
 
 
 def find_selector_files(folder: str | Path) -> dict[str, Path]:
@@ -120,7 +142,8 @@ def load_selector(
     if is_folder and algorithm is not None:
         path = find_selector_files(path).get(algorithm, path / file_name(algorithm))
     document = read_selector_file(path, algorithm)
-    return Artifact(path, selector_of(document, backend=backend).to(device), document.own)
+    selector = selector_of(document, backend=backend).to(device)
+    return Artifact(path, selector, document.own, _parameters(document))
 
 
 def selector_of(document: SelectorFile, *, backend: Backend = "torch") -> Selector:
@@ -146,6 +169,19 @@ def selector_of(document: SelectorFile, *, backend: Backend = "torch") -> Select
             for p in document.rbf_classifiers
         ],
     )
+
+
+def _parameters(document: SelectorFile) -> dict[str, object]:
+    if isinstance(document, KNNFile):
+        return {"k": document.k}
+    if isinstance(document, KMeansFile):
+        return {"num_clusters": len(document.centroids_KD)}
+    if isinstance(document, MLPFile):
+        return {}
+    gammas = sorted({classifier.gamma for classifier in document.rbf_classifiers})
+    if not gammas:
+        return {"kernel": "linear"}  # whatever kernel_type says: the classifiers decide
+    return {"kernel": "rbf", "gamma": gammas[0] if len(gammas) == 1 else gammas}
 
 
 def _layer(layer: MLPLayer) -> Linear | BatchNorm | ReLU:

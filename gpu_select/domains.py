@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu_select.errors import ConfigError
 
-__all__ = ["DEFAULT_DOMAIN", "DOMAIN_NAMES", "N_DOMAINS", "WIRE_ORDER", "domain_index"]
+__all__ = ["DEFAULT_DOMAIN", "DOMAIN_NAMES", "KNOWN_DOMAINS", "N_DOMAINS", "WIRE_ORDER", "domain_index"]
 
 WIRE_ORDER = (
     "math",
@@ -32,6 +32,9 @@ DEFAULT_DOMAIN = "other"
 DOMAIN_NAMES = tuple(sorted({*WIRE_ORDER, "engineering"} - {"unknown"}))
 """The documented names. `engineering` has no slot of its own: it lands in `other`. `unknown` is valid input too."""
 
+KNOWN_DOMAINS = (*DOMAIN_NAMES, "unknown")
+"""Everything that is valid input. Rules tell all of these apart, while the one-hot has no slot for `engineering`."""
+
 _INDEX = {name: slot for slot, name in enumerate(WIRE_ORDER)} | {"engineering": WIRE_ORDER.index("other")}
 
 
@@ -43,5 +46,5 @@ def domain_index(name: object) -> int:
     """
     index = _INDEX.get(name) if isinstance(name, str) else None
     if index is None:
-        raise ConfigError("domain", name, f"one of {', '.join(DOMAIN_NAMES)}, unknown")
+        raise ConfigError("domain", name, f"one of {', '.join(KNOWN_DOMAINS)}")
     return index

@@ -6,6 +6,7 @@ __all__ = [
     "CandidateError",
     "ConfigError",
     "DataError",
+    "DecisionError",
     "DeviceError",
     "DimensionError",
     "EncoderError",
@@ -70,6 +71,10 @@ class DimensionError(GpuSelectError, ValueError):
 
 class CandidateError(GpuSelectError, ValueError):
     """A candidate list is empty or names a model that the selector does not know."""
+
+
+class DecisionError(GpuSelectError, ValueError):
+    """A query that no decision can take."""
 
 
 class EncoderError(GpuSelectError, ValueError):

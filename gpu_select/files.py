@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar, cast
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
 
-__all__ = ["STDIO", "atomic_write", "check_writable", "open_read", "strip_compression"]
+__all__ = ["STDIO", "atomic_write", "check_writable", "open_read", "remove_file", "strip_compression"]
 
 STDIO = "-"
 """Stands for standard input or output."""
@@ -277,6 +277,21 @@ def check_writable(folder: str | Path) -> None:
         probe = Path(folder) / f".gpu_select.{secrets.token_hex(8)}.tmp"
         probe.touch(exist_ok=False)
         probe.unlink()
+
+
+def remove_file(path: str | Path) -> bool:
+    """Remove a file; whether there was one.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        Path(path).unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {_reason(error)}") from error
+    return True
 
 
 def _create(temporary: Path, target: Path) -> IO[bytes]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from gpu_select.artifacts import selector_of
+from gpu_select.domain_head import DomainHead
+from gpu_select.domains import DOMAIN_NAMES, KNOWN_DOMAINS, N_DOMAINS
 from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.resampling import intervals
-from gpu_select.training import TrainOptions, fit
-from gpu_select.training.tuning.folds import FoldedData
+from gpu_select.training import TrainOptions, fit, fit_domain_head
+from gpu_select.training.tuning.folds import FoldedData, assign_folds
 
-__all__ = ["HeldOut", "check_held_out"]
+__all__ = ["HeldOut", "check_domains", "check_held_out"]
 
 _PARTS = 5
 _LEAST_QUERIES = 50
@@ -72,3 +74,32 @@ def check_held_out(
             yield HeldOut(
                 name, table.models[single], float(gain_H[known].mean()), (float(low), float(high)), int(known.sum())
             )
+
+
+def check_domains(features_QD: Tensor, table: OutcomeTable, *, seed: int = 0) -> tuple[float, int] | None:
+    """Train the domain head on four fifths of the queries, and try it on the last one.
+
+    Args:
+        features_QD: (Q, D) float32, row q for the table's query q.
+        table: Q queries.
+        seed: decides which queries are held out.
+
+    Returns:
+        The share of held-out queries whose domain comes out right, and how many have one; None where there are too few.
+    """
+    if len(np.unique(query_digests(table.queries))) < _LEAST_QUERIES:
+        return None
+    fold_Q = assign_folds(table.queries, _PARTS, seed=seed)
+    learned, held_out = np.flatnonzero(fold_Q != 0), np.flatnonzero(fold_Q == 0)
+    rows = torch.from_numpy(learned).to(features_QD.device)
+    document = fit_domain_head(features_QD[rows], table.take(learned))
+    held_out = np.array(
+        [q for q in held_out.tolist() if table.has_category(q) and table.domains[q] in DOMAIN_NAMES], np.int64
+    )
+    if document is None or not len(held_out):
+        return None
+    head = DomainHead(document).to(features_QD.device)
+    with torch.no_grad():
+        predicted_H = head.predict(features_QD[torch.from_numpy(held_out).to(features_QD.device), :-N_DOMAINS]).cpu()
+    right = [KNOWN_DOMAINS[p] == table.domains[q] for p, q in zip(predicted_H.tolist(), held_out, strict=True)]
+    return sum(right) / len(right), len(right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpu_select.arriving import Arriving
 from gpu_select.artifacts import Artifact, find_selector_files, load_selector
 from gpu_select.domains import DEFAULT_DOMAIN, N_DOMAINS, domain_index
 from gpu_select.encoder import (
@@ -27,17 +28,27 @@ from gpu_select.encoder import (
     resolve_device,
     run_batches,
 )
-from gpu_select.errors import DataError, DeviceError, DimensionError, EncoderError, brief
-from gpu_select.features import build_features
+from gpu_select.errors import DataError, DeviceError, EncoderError, brief
+from gpu_select.features import build_features, check_width
 from gpu_select.graphs import GraphCache
 from gpu_select.selectors import Backend, Choice, Selector, choose
 from gpu_select.stages import StageTimes
 
-__all__ = ["DEFAULT_ENCODER", "Pending", "Prepared", "Router", "Routes", "route_features"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "SELECT_ROWS",
+    "Pending",
+    "Prepared",
+    "Router",
+    "Routes",
+    "check_finite",
+    "check_queries",
+    "route_features",
+]
 
 DEFAULT_ENCODER = "qwen3"
 
-_SELECT_ROWS = 65_536
+SELECT_ROWS = 65_536
 """Ready vectors that go to the device at once: 270 MB at D = 1038."""
 
 
@@ -58,6 +69,12 @@ class Routes:
     n_cached: int = 0
     """Distinct texts whose embedding came from the cache."""
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What routing adds to each query's row of a log: model, score, margin (None if infinite) and no error."""
+        margins = [None if margin == np.inf else margin for margin in self.margins.tolist()]
+        for model, score, margin in zip(self.models, self.scores.tolist(), margins, strict=True):
+            yield {"model": model, "score": score, "margin": margin, "error": None}
+
 
 class Router(nn.Module):
     """Encoder and selector in one forward pass.
@@ -72,12 +89,7 @@ class Router(nn.Module):
 
     def __init__(self, encoder: Encoder, selector: Selector) -> None:
         super().__init__()
-        has, gives = selector.dim, encoder.dim + N_DOMAINS
-        if has != gives:
-            raise DimensionError(
-                f"embedding dimension mismatch: file has D = {has} ({has - N_DOMAINS} + {N_DOMAINS}), "
-                f"encoder gives {gives} ({encoder.dim} + {N_DOMAINS})"
-            )
+        check_width(selector.dim, encoder.dim)
         self.encoder = encoder
         self.selector = selector
         self._graphs: GraphCache | None = None
@@ -325,17 +337,7 @@ class Pending:
         self._router = router
         self._prepared = prepared
         self._counts = counts
-        self._back = np.argsort(np.concatenate([rows for rows, _ in parts])) if parts else np.empty(0, int)
-        # results stay on the device until all batches are enqueued: one copy, not one a batch
-        joined = [torch.cat(column) for column in zip(*(choice for _, choice in parts), strict=True)]
-        choice = Choice(*joined) if joined else _nothing()
-        self._copied: Any = None
-        if choice.model.is_cuda:
-            stream = torch.cuda.current_stream(choice.model.device)  # of this device, which need not be the current one
-            choice = Choice(*(_to_pinned(column) for column in choice))
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(stream)
-        self._choice = choice
+        self._arriving = Arriving(parts)
 
     def routes(self) -> Routes:
         """The decisions, once they are there; any thread may ask.
@@ -343,19 +345,22 @@ class Pending:
         Raises:
             EncoderError: vectors that are not finite.
         """
-        if self._copied is not None:
-            self._copied.synchronize()
-        choice = Choice(*(column.cpu()[self._back] for column in self._choice))
-        encoder = self._router.encoder
-        if not torch.isfinite(choice.score).all():
-            raise EncoderError(
-                f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"
-            )
+        columns = self._arriving.wait()
+        choice = Choice(*columns) if columns else _nothing()
+        check_finite(choice.score, self._router.encoder)
         return _routes(self._router.models, choice, self._prepared.distinct_of, *self._counts)
 
 
-def _to_pinned(column: Tensor) -> Tensor:
-    return torch.empty_like(column, device="cpu", pin_memory=True).copy_(column, non_blocking=True)
+def check_finite(score_N: Tensor, encoder: Encoder) -> None:
+    """Refuse scores that say that vectors were not finite.
+
+    Raises:
+        EncoderError: there is such a score.
+    """
+    if not torch.isfinite(score_N).all():
+        raise EncoderError(
+            f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"
+        )
 
 
 @torch.inference_mode()
@@ -383,7 +388,7 @@ def route_features(
 
 
 def _in_blocks(decide: Callable[[slice], Choice], n_rows: int) -> Choice:
-    parts = [decide(slice(start, start + _SELECT_ROWS)) for start in range(0, n_rows, _SELECT_ROWS)]
+    parts = [decide(slice(start, start + SELECT_ROWS)) for start in range(0, n_rows, SELECT_ROWS)]
     return Choice(*(torch.cat(column).cpu() for column in zip(*parts, strict=True))) if parts else _nothing()
 
 
@@ -405,13 +410,22 @@ def _routes(
 
 def _slots(texts: Sequence[str], domains: Sequence[str | None] | None) -> list[int]:
     """The one-hot slot of each query, after checking texts and domains."""
+    return [domain_index(DEFAULT_DOMAIN if name is None else name) for name in check_queries(texts, domains)]
+
+
+def check_queries(texts: Sequence[str], domains: Sequence[str | None] | None) -> Sequence[str | None]:
+    """The domain of each query, None where there is none.
+
+    Raises:
+        DataError: a query that is not a text or is empty, or another number of domains than of texts.
+    """
     if isinstance(texts, str):
         raise DataError(f"texts: expected a list of queries, got one text {brief(texts)}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"texts[{i}]: expected a text that is not empty, got {brief(text)}")
     if domains is None:
-        return [domain_index(DEFAULT_DOMAIN)] * len(texts)
+        return [None] * len(texts)
     if isinstance(domains, str) or len(domains) != len(texts):
         raise DataError(f"domains: expected {len(texts)} names, one a text, got {brief(domains)}")
-    return [domain_index(DEFAULT_DOMAIN if name is None else name) for name in domains]
+    return domains

@@ -9,10 +9,11 @@ import logging
 import os
 import string
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,6 +116,55 @@ def write_tiny_bert() -> Callable[..., Path]:
 def tiny_encoder_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random BERT encoder: width 32, two layers, mean pooling, at most 32 tokens."""
     return _write_tiny_bert(tmp_path_factory.mktemp("encoders") / "tiny-bert")
+
+
+def _write_tiny_models(folder: Path, own: dict[str, Any], *, dim: int = 32, models: Sequence[str] = "abc") -> Path:
+    from gpu_select import wire
+    from gpu_select.domain_file import DOMAIN_FILE, DomainFile, write_domain_file
+    from gpu_select.domains import DOMAIN_NAMES
+
+    rng = np.random.default_rng(0)
+    M = len(models)
+
+    def features(n: int) -> Any:
+        embeddings = rng.normal(size=(n, dim))
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+        return np.concatenate([embeddings, np.eye(14)[rng.integers(0, 14, n)]], axis=1).astype(np.float32)
+
+    names, labels = list(models), [models[i] for i in rng.integers(0, M, 60)]
+    vectors = features(20) / 2**0.5
+    documents = {
+        "knn": wire.KNNFile(4, features(60), labels, rng.random(60), rng.integers(1, 10**10, 60), own=own),
+        "kmeans": wire.KMeansFile(features(4 * M), names * 4, own=own),
+        "svm": wire.SVMFile(
+            names,
+            "Rbf",
+            1.0,
+            [wire.LinearClassifier(names[0], rng.normal(size=dim + 14) / 3, 0.0)],
+            [wire.RBFClassifier(name, rng.normal(size=20), vectors, 0.0, 1.0) for name in names],
+            own=own,
+        ),
+        "mlp": wire.MLPFile(
+            names,
+            [
+                wire.LinearLayer(rng.normal(size=(20, dim + 14)).astype(np.float32)),
+                wire.ReLULayer(),
+                wire.LinearLayer((rng.normal(size=(M, 20)) / 5).astype(np.float32), rng.normal(size=M) / 20),
+            ],
+            own=own,
+        ),
+    }
+    for name, document in documents.items():
+        wire.write_selector_file(folder / wire.file_name(name), document)
+    weight_Cd = rng.normal(size=(14, dim)).astype(np.float32)
+    write_domain_file(folder / DOMAIN_FILE, DomainFile(DOMAIN_NAMES, weight_Cd, np.zeros(14, np.float32), own))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_tiny_models() -> Callable[..., Path]:
+    """Call with a folder, the files' own note (and dim=, models=): a selector file of each kind and a domain head."""
+    return _write_tiny_models
 
 
 @pytest.fixture(scope="session")

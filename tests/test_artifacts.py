@@ -146,3 +146,15 @@ def test_a_note_on_the_encoder_that_is_none_of_ours(tmp_path, encoder):
         FileFormatError, match=r"gpu_select\.encoder: expected an object with name and fingerprint, got"
     ):
         artifact.check_encoder("any", "f" * 64)
+
+
+def test_what_shapes_a_selector(folder):
+    found = {name: load_selector(folder, algorithm=name).parameters for name in ("knn", "kmeans", "svm", "mlp")}
+    assert found == {"knn": {"k": 2}, "kmeans": {"num_clusters": 3}, "svm": {"kernel": "linear"}, "mlp": {}}
+
+
+@pytest.mark.parametrize(("gammas", "gamma"), [([0.5, 0.5], 0.5), ([2.0, 0.5], [0.5, 2.0])])
+def test_the_width_of_an_rbf_kernel_is_that_of_its_classifiers(tmp_path, gammas, gamma):
+    rbf = [RBFClassifier("z", np.ones(2), np.eye(2, 3, dtype=np.float32), 0.0, value) for value in gammas]
+    write_selector_file(tmp_path / "svm_model.json", SVMFile(["z"], "Linear", 1.0, SVM.linear_classifiers, rbf))
+    assert load_selector(tmp_path, algorithm="svm").parameters == {"kernel": "rbf", "gamma": gamma}

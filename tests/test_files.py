@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
-from gpu_select.files import atomic_write, open_read, strip_compression
+from gpu_select.files import atomic_write, open_read, remove_file, strip_compression
 
 TEXT = b"".join(b"line %d of a text that compresses\n" % i for i in range(5000))
 
@@ -277,3 +277,15 @@ def test_a_reader_that_goes_away_is_one_error_and_silence_at_exit():
     process.stderr.close()
     assert process.wait() == 3
     assert message == "cannot write standard output: Broken pipe\n"
+
+
+def test_a_file_is_removed_where_there_is_one(tmp_path):
+    (tmp_path / "x").touch()
+    assert remove_file(tmp_path / "x")
+    assert not remove_file(tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_removed_is_one_line(tmp_path):
+    with pytest.raises(OutputError, match=rf"cannot remove {tmp_path}: Is a directory"):
+        remove_file(tmp_path)

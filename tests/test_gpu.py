@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,7 +15,20 @@ import torch
 import transformers
 
 from gpu_select.artifacts import load_selector
-from gpu_select.domains import N_DOMAINS
+from gpu_select.config import (
+    AlgorithmConfig,
+    DecisionConfig,
+    DomainCondition,
+    KeywordCondition,
+    KeywordRule,
+    ModelRef,
+    RouterConfig,
+)
+from gpu_select.decision_router import DecisionRouter
+from gpu_select.decision_router import Prepared as PreparedDecisions
+from gpu_select.decisions import DecisionArtifacts
+from gpu_select.domain_file import DomainFile
+from gpu_select.domains import DOMAIN_NAMES, N_DOMAINS
 from gpu_select.encoder import Encoder, TokenBatch, Tokenized, layouts, pack
 from gpu_select.encoder.backbone import backbone_of
 from gpu_select.encoder.layouts import RunsLayout, VarlenLayout, packed_layout
@@ -352,6 +365,73 @@ def test_small_batches_are_replayed_as_graphs(name: str, pooling: str, tmp_path:
             assert_near(one.routes(), wanted)
     large = prepared_of(tokens_of([300] * 9))  # more than a graph takes
     assert len(router.decide(large).routes().models) == 9
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def decision_router_of(encoder: Encoder, folder: Path, device: torch.device = CUDA) -> DecisionRouter:
+    """A decision for each algorithm, one by keyword, and a domain head."""
+    domains = {"law": "knn", "math": "kmeans", "health": "svm", "other": "mlp"}
+    decisions = [
+        DecisionConfig(
+            *(name, name, DomainCondition(name), (ModelRef("c"), ModelRef("a"))),
+            0,
+            AlgorithmConfig(cast(Any, algorithm)),
+        )
+        for name, algorithm in domains.items()
+    ]
+    urgent = KeywordCondition(KeywordRule("urgent", "OR", ("urgent",)))
+    decisions.append(DecisionConfig("urgent", "urgent", urgent, (ModelRef("b"),), 9))
+    generator = np.random.default_rng(0)
+    head = DomainFile(
+        DOMAIN_NAMES, generator.normal(size=(14, encoder.dim)).astype(np.float32), np.zeros(14, np.float32)
+    )
+    artifacts = DecisionArtifacts(
+        tuple(selector_of(algorithm, encoder.dim, folder, device) for algorithm in domains.values()),
+        {name: s for s, name in enumerate(domains)},
+        (),
+        folder / "domain_model.safetensors",
+        head,
+    )
+    return DecisionRouter(encoder, RouterConfig("config.yaml", tuple(decisions), default_model="z"), artifacts)
+
+
+def decision_queries(tokens: Tokenized) -> PreparedDecisions:
+    everything = np.arange(len(tokens))
+    return PreparedDecisions(
+        [str(i) for i in everything], everything % 16 - 1, (everything % 5 == 0)[:, None], everything, tokens
+    )
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_decisions_are_enqueued_without_waiting(deterministic: bool, tmp_path: Path) -> None:
+    router = decision_router_of(encoder_of("qwen3", "last", torch.bfloat16), tmp_path)
+    if deterministic:
+        router.make_deterministic()
+    prepared = decision_queries(tokens_of(LENGTHS * 3))
+    router.decide_prepared(prepared, token_budget=500).routes()  # compiles kernels
+    expected = router.decide_prepared(prepared, token_budget=500).routes()
+    with no_waiting():
+        pending = [router.decide_prepared(prepared, token_budget=500) for _ in range(2)]
+    for one in pending:
+        routes = one.routes()
+        np.testing.assert_array_equal(routes.decision_N, expected.decision_N)
+        np.testing.assert_array_equal(routes.model_NK[:, 0], expected.model_NK[:, 0])
+        np.testing.assert_array_equal(routes.score_N, expected.score_N)
+
+
+def test_cuda_decides_as_the_cpu(tmp_path: Path) -> None:
+    found = []
+    for device in (CUDA, torch.device("cpu")):
+        router = decision_router_of(encoder_of("bert", "mean", torch.float32, device), tmp_path, device)
+        found.append(router.decide_prepared(decision_queries(tokens_of(LENGTHS * 3))).routes())
+    on_cuda, on_cpu = found
+    np.testing.assert_array_equal(on_cuda.domain_N, on_cpu.domain_N)
+    np.testing.assert_array_equal(on_cuda.decision_N, on_cpu.decision_N)
+    np.testing.assert_allclose(on_cuda.score_N, on_cpu.score_N, atol=1e-3)
+    clear = on_cpu.margin_N > 2e-3
+    np.testing.assert_array_equal(on_cuda.model_NK[clear, 0], on_cpu.model_NK[clear, 0])
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")

@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-HEAVY = {"aiohttp", "faiss", "huggingface_hub", "pyarrow", "ray", "torch", "transformers", "triton", "yaml"}
+HEAVY = {
+    "aiohttp",
+    "faiss",
+    "huggingface_hub",
+    "prometheus_client",
+    "pyarrow",
+    "ray",
+    "torch",
+    "transformers",
+    "triton",
+    "yaml",
+}
 
 REPORT = "\nimport sys, json; print('loaded', json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
 IMPORT = "import gpu_select" + REPORT

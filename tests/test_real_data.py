@@ -14,6 +14,9 @@ import pytest
 import torch
 
 from gpu_select.artifacts import load_selector, selector_of
+from gpu_select.config import read_config
+from gpu_select.decision_router import DecisionRouter
+from gpu_select.domains import DOMAIN_NAMES
 from gpu_select.encoder import EmbeddingCache, embed, load_encoder
 from gpu_select.features import build_features
 from gpu_select.records import OutcomeTable, read_outcomes
@@ -169,3 +172,31 @@ def test_a_model_of_which_thirty_outcomes_are_known_gets_neither_nothing_nor_eve
     assert sum(0.001 < s < 0.9 for s in of_best) >= 2
     assert max(of_poorest) < 0.3
     assert np.mean(of_poorest) < 0.1
+
+
+@pytest.mark.slow
+def test_domains_are_predicted_where_queries_come_without(cli, data, minilm_path, minilm_cache, tmp_path):
+    """Trained on MMLU-Pro's records, and judged through decisions on queries that were held out."""
+    models, config = tmp_path / "models", tmp_path / "config.yaml"
+    trained = cli(
+        *("train", "--data-file", data / "mmlu_pro_train.jsonl.gz", "--output-dir", models, "--algorithm", "kmeans"),
+        *("--embedding-model", "minilm", "--cache-dir", minilm_cache, "--device", "cpu", "--no-check"),
+    )
+    assert trained.status == 0, trained.err
+    assert "trained a domain head on 4976 queries of 14 categories" in trained.out
+    table, _ = read_outcomes(data / "mmlu_pro_dev.jsonl.gz")
+    rule = "{{name: {0}, rules: {{type: domain, name: {0}}}, algorithm: {{type: kmeans}}, modelRefs: [{1}]}}"
+    refs = ", ".join(f"{{model: '{model}'}}" for model in table.models)
+    config.write_text(
+        f"model_selection: {{ml: {{models_path: '{models}'}}}}\n"
+        f"embedding_models: {{qwen3_model_path: '{minilm_path}'}}\n"
+        f"decisions: [{', '.join(rule.format(name, refs) for name in DOMAIN_NAMES)}]\n"
+    )
+    router = DecisionRouter.from_config(read_config(config), encoder="minilm", device="cpu", needs_domains=True)
+    with EmbeddingCache(minilm_cache, router.encoder.fingerprint, "float32", router.encoder.dim) as cache:
+        prepared = router.prepare(table.queries, tokenize=False)
+        decided = router.decide_prepared(prepared, cache=cache).routes().decided()
+    assert all(one.decision == one.domain and not one.domain_given for one in decided)
+    accuracy = np.mean([one.domain == name for one, name in zip(decided, table.domains, strict=True)])
+    assert len(decided) == 1495
+    assert accuracy >= 0.77

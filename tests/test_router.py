@@ -376,7 +376,7 @@ def test_ready_features_of_any_layout(routers):
 
 
 def test_ready_features_in_blocks(routers, monkeypatch):
-    monkeypatch.setattr("gpu_select.router._SELECT_ROWS", 7)
+    monkeypatch.setattr("gpu_select.router.SELECT_ROWS", 7)
     for router in routers.values():
         features = features_of(np.random.default_rng(4), 30)
         in_blocks = route_features(router.selector, features, candidates=["a", "b"])

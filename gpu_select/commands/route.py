@@ -14,7 +14,9 @@ from gpu_select.commands import options
 
 if TYPE_CHECKING:
     from gpu_select.artifacts import Artifact
+    from gpu_select.decision_router import DecisionRouter
     from gpu_select.pipeline import RouteReport
+    from gpu_select.router import Router
 
 __all__ = ["command", "route"]
 
@@ -30,6 +32,7 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 @click.option("--models-dir", metavar="DIR", help="Folder of selector files.  [default: models/]")
 @click.option("--algorithm", type=click.Choice(["knn", "kmeans", "svm", "mlp"]), help="[default: knn]")
 @click.option("--model", metavar="FILE", help="One selector file (.json, .json.gz) instead of folder and algorithm.")
+@click.option("--config", metavar="FILE", help="Decisions (config.yaml) instead of one selector for all queries.")
 @click.option("--query-field", default="query", show_default=True, metavar="NAME")
 @click.option("--domain-field", metavar="NAME", help="[default: domain, else category]")
 @click.option("--candidates", callback=options.names, metavar="A,B", help="Models to choose from.  [default: all]")
@@ -47,6 +50,9 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
 @click.option("--timings", is_flag=True, help="Say how long each stage took.")
 def command(**settings: Any) -> None:
     """Write one output row for every row of a log, in order, with model, score and margin.
+
+    With --config also with decision and domain, as `gpu-select serve` would decide; a domain that a row does not have
+    is predicted.
 
     A row that cannot be routed keeps its place with `error` set; the exit status is then 3.
     """
@@ -78,14 +84,23 @@ def route(
     timings: bool = False,
     deterministic: bool = False,
     compile_layers: bool = False,
+    config: str | None = None,
 ) -> RouteReport:
     """Check the options against each other, then stream."""
     from gpu_select.artifacts import load_selector
-    from gpu_select.encoder import resolve_device
+    from gpu_select.config import read_config
+    from gpu_select.decision_router import DecisionRouter
+    from gpu_select.encoder import load_encoder, resolve_device
     from gpu_select.errors import ConfigError
+    from gpu_select.router import DEFAULT_ENCODER, Router
 
     if (input_path is None) == (features is None):
         raise click.UsageError("give either --input LOG or --features F.npy")
+    if config is not None and (features or models_dir or algorithm or model or candidates):
+        raise click.UsageError(
+            "--config says which files, algorithms and models there are: give it without --features, --models-dir, "
+            "--algorithm, --model and --candidates"
+        )
     if model is not None and (models_dir is not None or algorithm is not None):
         raise click.UsageError("--model names one file: give it without --models-dir and --algorithm")
     if features is not None and (
@@ -95,37 +110,55 @@ def route(
     if token_budget is not None and token_budget < 1:
         raise ConfigError("token-budget", token_budget, "an integer >= 1")
     target = resolve_device(device)
-    artifact = load_selector(
-        model or models_dir or "models/",
-        algorithm=None if model else algorithm or "knn",
-        device=target,
-        backend=knn_backend,
-    )
-    if candidates is not None:
-        artifact.selector.candidate_mask(candidates)
-    if features is not None:
-        report = _route_vectors(
-            features, output, output_format, artifact, candidates=candidates, deterministic=deterministic
-        )
-    else:
+    log_options: dict[str, Any] = {
+        "candidates": candidates,
+        "query_field": query_field,
+        "domain_field": domain_field,
+        "keep": keep,
+        "compile_layers": compile_layers,
+        "cache_dir": cache_dir,
+        "token_budget": token_budget,
+        "formats": (input_format, output_format),
+    }
+    if config is not None:
         assert input_path is not None
-        report = _route_log(
-            input_path,
-            output,
-            artifact,
-            candidates=candidates,
-            query_field=query_field,
-            domain_field=domain_field,
-            keep=keep,
-            encoder_name=embedding_model,
+        decisions = read_config(config)
+
+        def load_decisions() -> DecisionRouter:
+            return DecisionRouter.from_config(
+                decisions,
+                encoder=embedding_model,
+                device=target,
+                dtype=dtype,
+                knn_backend=knn_backend,
+                deterministic=deterministic,
+            )
+
+        report = _route_log(input_path, output, load_decisions, **log_options)
+    else:
+        artifact = load_selector(
+            model or models_dir or "models/",
+            algorithm=None if model else algorithm or "knn",
             device=target,
-            dtype=dtype,
-            deterministic=deterministic,
-            compile_layers=compile_layers,
-            cache_dir=cache_dir,
-            token_budget=token_budget,
-            formats=(input_format, output_format),
+            backend=knn_backend,
         )
+        if candidates is not None:
+            artifact.selector.candidate_mask(candidates)
+
+        def load() -> Router:
+            name = embedding_model or artifact.encoder_name or DEFAULT_ENCODER
+            router = Router.of(load_encoder(name, device=target, dtype=dtype), artifact)
+            if deterministic:
+                router.make_deterministic()
+            return router
+
+        if input_path is not None:
+            report = _route_log(input_path, output, load, **log_options)
+        else:
+            assert features is not None
+            report = _route_vectors(
+                features, output, output_format, artifact, candidates=candidates, deterministic=deterministic
+            )
     _summary(report, output, vectors=features is not None)
     if timings:
         click.echo(_stages(report), err=True)
@@ -135,26 +168,22 @@ def route(
 def _route_log(
     input_path: str,
     output: str,
-    artifact: Artifact,
+    load: Callable[[], Router | DecisionRouter],
     *,
     candidates: list[str] | None,
     query_field: str,
     domain_field: str | None,
     keep: list[str] | None,
-    encoder_name: str | None,
-    device: Any,
-    dtype: Any,
-    deterministic: bool,
     compile_layers: bool,
     cache_dir: str | None,
     token_budget: int | None,
     formats: tuple[str | None, str | None],
 ) -> RouteReport:
     from gpu_select import pipeline
-    from gpu_select.encoder import load_encoder
+    from gpu_select.decision_router import DecisionRouter
+    from gpu_select.decisions import DECISION_FIELDS
     from gpu_select.errors import ConfigError
-    from gpu_select.logs import open_log, open_writer
-    from gpu_select.router import DEFAULT_ENCODER, Router
+    from gpu_select.logs import RESULT_FIELDS, open_log, open_writer
 
     stop = threading.Event()
     with open_log(input_path, format=formats[0], stop=stop) as log:
@@ -167,40 +196,49 @@ def _route_log(
             ):
                 if name is not None and name not in fixed:
                     raise ConfigError(option, name, f"one of the columns of {input_path}: {', '.join(fixed)}")
-        encoder = load_encoder(encoder_name or artifact.encoder_name or DEFAULT_ENCODER, device=device, dtype=dtype)
-        router = Router.of(encoder, artifact)
-        if deterministic:
-            router.make_deterministic()
+        router = load()
         if compile_layers:
-            encoder.compile_layers()
+            router.encoder.compile_layers()
+        result_fields = DECISION_FIELDS if isinstance(router, DecisionRouter) else RESULT_FIELDS
         columns = keep if keep is not None else fixed
         with (
             open_writer(
                 output,
                 format=formats[1],
-                columns=None if columns is None else [pipeline.input_name(name) for name in columns],
+                columns=None if columns is None else [pipeline.input_name(name, result_fields) for name in columns],
                 schema=log.schema,
+                result_fields=result_fields,
                 stop=stop,
             ) as out,
-            options.open_cache(cache_dir, encoder) as cache,
+            options.open_cache(cache_dir, router.encoder) as cache,
             options.progress_bar("routing", "row") as bar,
         ):
+            decide: Any
+            if isinstance(router, DecisionRouter):
+                decide = partial(router.decide_prepared, token_budget=token_budget, cache=cache)
+            else:
+                decide = partial(router.decide, candidates=candidates, token_budget=token_budget, cache=cache)
             report = pipeline.route_rows(
                 log.windows(pipeline.WINDOW_ROWS),
                 out.write,
                 partial(router.prepare, tokenize=cache is None),
-                partial(router.decide, candidates=candidates, token_budget=token_budget, cache=cache),
+                decide,
                 query_field=query_field,
                 domain_fields=pipeline.DOMAIN_FIELDS if domain_field is None else (domain_field,),
                 keep=keep,
+                result_fields=result_fields,
                 progress=_advance(bar),
                 on_stop=stop.set,
             )
     if report.without_domain:
         where = " or ".join(pipeline.DOMAIN_FIELDS) if domain_field is None else domain_field
-        options.warn(f"{report.without_domain} of {report.rows} rows have no {where}: their domain counts as 'other'")
+        text = f"{report.without_domain} of {report.rows} rows have no {where}"
+        if isinstance(router, DecisionRouter) and router.domain_head is not None:
+            click.echo(f"{text}: their domain was predicted", err=True)
+        elif not (isinstance(router, DecisionRouter) and router.rules.ask_for_domains):
+            options.warn(f"{text}: their domain counts as 'other'")
     for name in sorted(report.renamed):
-        options.warn(f"the input's field {name!r} is kept as {pipeline.input_name(name)!r}")
+        options.warn(f"the input's field {name!r} is kept as {pipeline.input_name(name, result_fields)!r}")
     if report.truncated:
         options.warn(f"{report.truncated} queries are longer than the encoder takes and were truncated")
     return report
@@ -288,6 +326,10 @@ def _summary(report: RouteReport, output: str, *, vectors: bool) -> None:
     )
     for model, count in report.share.most_common():
         click.echo(f"  {model:30}  {count:8}  {count / max(1, report.rows):6.1%}", err=True)
+    if report.decisions:
+        click.echo("by decision:", err=True)
+    for decision, count in report.decisions.most_common():
+        click.echo(f"  {decision:30}  {count:8}  {count / max(1, report.rows):6.1%}", err=True)
     if report.errors:
         click.echo(
             f"{report.errors} rows could not be routed and have `error` set; the first: {report.first_error}", err=True

@@ -48,6 +48,8 @@ _SETTINGS = {
 def command(ctx: click.Context, /, **values: Any) -> None:
     """Train selectors on benchmark records and write them as standard JSON files.
 
+    Beside them goes a head that predicts a query's domain, where the records name categories.
+
     A record has query, category, model_name, performance (0 to 1) and response_time (seconds). At the end a fifth of
     the queries is held out once, to see whether selectors with these settings gain anything.
     """
@@ -79,9 +81,10 @@ def train(
     """Read, embed, fit, write, check. Nothing is written before everything is fitted."""
     from gpu_select import training
     from gpu_select.commands.embedded import embed_records
+    from gpu_select.domain_file import DOMAIN_FILE, write_domain_file
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.files import check_writable
-    from gpu_select.holdout import check_held_out
+    from gpu_select.files import check_writable, remove_file
+    from gpu_select.holdout import check_domains, check_held_out
     from gpu_select.wire import ALGORITHMS, file_name, write_selector_file
 
     problems = [
@@ -121,15 +124,30 @@ def train(
     )
     wanted = ALGORITHMS if algorithm == "all" else (algorithm,)
     documents = {name: training.fit(name, data.features_QD, data.table, chosen, own) for name in wanted}
+    domain_head = training.fit_domain_head(data.features_QD, data.table, own)
     for name, document in documents.items():
         write_selector_file(Path(output_dir) / file_name(name), document)
     click.echo(
         f"trained {', '.join(wanted)} on {data.counts.queries} queries x {data.counts.models} models with encoder "
         f"{data.encoder.name} -> {output_dir}"
     )
+    domain_path = Path(output_dir) / DOMAIN_FILE
+    if domain_head is None:
+        # one of an earlier training would go on predicting domains beside selectors that never saw its records
+        removed = "; the one of an earlier training is removed" if remove_file(domain_path) else ""
+        click.echo(f"no {DOMAIN_FILE}: the records name fewer than two of the documented categories{removed}")
+    else:
+        write_domain_file(domain_path, domain_head)
+        click.echo(
+            f"trained a domain head on {domain_head.own['data']['queries']} queries of {len(domain_head.domains)} "
+            f"categories -> {domain_path}"
+        )
     if not no_check:
         for held_out in check_held_out(data.features_QD, data.table, chosen, wanted):
             _report(held_out)
+        domains = check_domains(data.features_QD, data.table, seed=chosen.seed)
+        if domains is not None:
+            click.echo(f"domain head: {domains[0]:.1%} of {domains[1]} held-out queries in their category")
 
 
 def _report(held_out: HeldOut) -> None:

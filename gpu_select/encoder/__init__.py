@@ -4,7 +4,7 @@ from gpu_select.encoder.backbone import Encoder
 from gpu_select.encoder.batching import default_token_budget, run_batches, token_batches
 from gpu_select.encoder.cache import EmbeddingCache
 from gpu_select.encoder.device import DtypeName, resolve_device, resolve_dtype
-from gpu_select.encoder.embedding import Embedded, embed
+from gpu_select.encoder.embedding import Embedded, embed, embed_tokenized
 from gpu_select.encoder.loading import load_encoder
 from gpu_select.encoder.packing import TokenBatch, pack
 from gpu_select.encoder.registry import ENCODERS, EncoderSpec
@@ -25,6 +25,7 @@ __all__ = [
     "Tokenizer",
     "default_token_budget",
     "embed",
+    "embed_tokenized",
     "is_at_hand",
     "load_encoder",
     "pack",

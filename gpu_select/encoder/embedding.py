@@ -14,10 +14,10 @@ from gpu_select.encoder.backbone import Encoder
 from gpu_select.encoder.batching import run_batches
 from gpu_select.encoder.cache import EmbeddingCache
 from gpu_select.encoder.packing import TokenBatch
-from gpu_select.encoder.tokens import check_texts
+from gpu_select.encoder.tokens import Tokenized, check_texts
 from gpu_select.errors import EncoderError
 
-__all__ = ["Embedded", "embed"]
+__all__ = ["Embedded", "embed", "embed_tokenized"]
 
 _WINDOW = 16_384
 """Distinct texts that are tokenised and sorted by length together; bounds the memory for their token ids."""
@@ -72,27 +72,61 @@ def embed(
         window = np.arange(start, min(start + _WINDOW, len(distinct)))
         if cache is not None:
             vectors[window], found = cache.get([distinct[i] for i in window])
-            done = int(copies[window[found]].sum())
-            n_cached += done
-            if progress is not None and done:
-                progress(done)
+            n_found = int(copies[window[found]].sum())
+            n_cached += n_found
+            if progress is not None and n_found:
+                progress(n_found)
             window = window[~found]
         fresh = [distinct[i] for i in window]
         tokenized = encoder.tokenizer.tokenize(fresh)
         n_tokens += len(tokenized.ids)
         n_truncated += int(copies[window[tokenized.truncated]].sum())
 
-        def run(batch: TokenBatch, rows: NDArray[np.int64], window: NDArray[np.int64] = window) -> None:
-            with torch.inference_mode():
-                vectors[window[rows]] = encoder.encode(batch).cpu().numpy()
+        def done(rows: NDArray[np.int64], window: NDArray[np.int64] = window) -> None:
             if progress is not None:
                 progress(int(copies[window[rows]].sum()))
 
-        run_batches(encoder, tokenized, run, token_budget=token_budget, max_rows=batch_size)
-        if not np.isfinite(vectors[window]).all():
-            raise EncoderError(
-                f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"
-            )
+        vectors[window] = embed_tokenized(
+            encoder, tokenized, token_budget=token_budget, batch_size=batch_size, done=done
+        )
         if cache is not None and fresh:
             cache.put(fresh, vectors[window])
     return Embedded(torch.from_numpy(vectors[distinct_of]), n_tokens, n_truncated, n_cached)
+
+
+def embed_tokenized(
+    encoder: Encoder,
+    tokenized: Tokenized,
+    *,
+    token_budget: int | None = None,
+    batch_size: int | None = None,
+    done: Callable[[NDArray[np.int64]], None] | None = None,
+) -> NDArray[np.float32]:
+    """Embed texts that are tokenised already, in length-sorted batches.
+
+    Args:
+        encoder: whose tokenizer it was.
+        tokenized: N texts.
+        token_budget, batch_size: as for `embed`.
+        done: called after each batch with the numbers of its texts.
+
+    Returns:
+        (N, dim), L2 norm 1.
+
+    Raises:
+        ConfigError, DeviceError, EncoderError: as `embed`.
+    """
+    vectors_ND = np.empty((len(tokenized), encoder.dim), dtype=np.float32)
+
+    def run(batch: TokenBatch, rows: NDArray[np.int64]) -> None:
+        with torch.inference_mode():
+            vectors_ND[rows] = encoder.encode(batch).cpu().numpy()
+        if done is not None:
+            done(rows)
+
+    run_batches(encoder, tokenized, run, token_budget=token_budget, max_rows=batch_size)
+    if not np.isfinite(vectors_ND).all():
+        raise EncoderError(
+            f"encoder {encoder.name}: vectors are not finite in {encoder.dtype}; use float32 or bfloat16"
+        )
+    return vectors_ND

@@ -14,8 +14,9 @@ __all__ = ["Columns"]
 class Columns:
     """The names given and those of the first window, then what routing adds; the same for all later windows."""
 
-    def __init__(self, path: str, given: Iterable[str] | None) -> None:
+    def __init__(self, path: str, given: Iterable[str] | None, result_fields: Sequence[str] = RESULT_FIELDS) -> None:
         self._path = path
+        self._result_fields = tuple(result_fields)
         self._given = tuple(given or ())
         self._names: tuple[str, ...] | None = None
         self._known: frozenset[str] = frozenset()
@@ -31,7 +32,7 @@ class Columns:
             names = dict.fromkeys(self._given)
             for row in rows:
                 names.update(dict.fromkeys(row))
-            self._names = (*(name for name in names if name not in RESULT_FIELDS), *RESULT_FIELDS)
+            self._names = (*(name for name in names if name not in self._result_fields), *self._result_fields)
             self._known = frozenset(self._names)
         for i, row in enumerate(rows):
             if not row.keys() <= self._known:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from gpu_select.errors import InputError, brief
 from gpu_select.lines import MAX_LINE_BYTES, decode_line, read_lines
 from gpu_select.logs.columns import Columns
-from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
+from gpu_select.logs.rows import BATCH_ROWS, RESULT_FIELDS, Chunks, Row
 from gpu_select.logs.values import cell
 
 __all__ = ["DELIMITERS", "DelimitedSink", "read_delimited"]
@@ -111,9 +111,16 @@ class _Records:
 class DelimitedSink:
     """Writes a header and rows. The first window decides the columns."""
 
-    def __init__(self, stream: IO[bytes], delimiter: str, path: str, columns: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        stream: IO[bytes],
+        delimiter: str,
+        path: str,
+        columns: Sequence[str] | None,
+        result_fields: Sequence[str] = RESULT_FIELDS,
+    ) -> None:
         self._stream = stream
-        self._columns = Columns(path, columns)
+        self._columns = Columns(path, columns, result_fields)
         self._header_written = False
         self._lines: list[str] = []
         # each record goes to `self._lines`. The terminator makes the module quote both line end characters.

@@ -10,6 +10,7 @@ from typing import IO, Any
 from gpu_select.errors import OutputError, brief
 from gpu_select.logs.columns import Columns
 from gpu_select.logs.parquet import import_pyarrow
+from gpu_select.logs.rows import NUMBER_FIELDS, RESULT_FIELDS
 
 __all__ = ["ParquetSink"]
 
@@ -22,14 +23,20 @@ class ParquetSink:
     """Writes rows as a Parquet file. The input's schema and the first window decide the columns and their types."""
 
     def __init__(
-        self, stream: IO[bytes], path: str, columns: Sequence[str] | None, schema: Any, stack: contextlib.ExitStack
+        self,
+        stream: IO[bytes],
+        path: str,
+        columns: Sequence[str] | None,
+        schema: Any,
+        stack: contextlib.ExitStack,
+        result_fields: Sequence[str] = RESULT_FIELDS,
     ) -> None:
         self._pa = pa = import_pyarrow()
         self._stream = stream
         self._path = path
-        self._columns = Columns(path, columns)
+        self._columns = Columns(path, columns, result_fields)
         self._types = {} if schema is None else {field.name: field.type for field in schema}
-        self._types |= {"model": pa.string(), "score": pa.float64(), "margin": pa.float64(), "error": pa.string()}
+        self._types |= {name: pa.float64() if name in NUMBER_FIELDS else pa.string() for name in result_fields}
         self._inferred: set[str] = set()  # columns whose types come from values
         self._schema: Any = None
         self._writer: Any = None

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BATCH_ROWS", "RESULT_FIELDS", "Chunks", "Row"]
+__all__ = ["BATCH_ROWS", "RESULT_FIELDS", "Chunks", "NUMBER_FIELDS", "Row"]
 
 RESULT_FIELDS = ("model", "score", "margin", "error")
-"""What routing adds to a row, in the order of the output's columns."""
+"""What routing adds to a row, in the order of the output's columns; routing by decisions adds more."""
+
+NUMBER_FIELDS = ("score", "margin")
+"""Those of them that are numbers; the others are texts."""
 
 BATCH_ROWS = 256
 """Rows that are turned into text at once: so few that the allocator keeps their memory, which is twice as fast."""

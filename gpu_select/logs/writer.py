@@ -14,6 +14,7 @@ from gpu_select.logs.delimited import DELIMITERS, DelimitedSink
 from gpu_select.logs.formats import log_format
 from gpu_select.logs.jsonl import JsonlSink
 from gpu_select.logs.parquet_sink import ParquetSink
+from gpu_select.logs.rows import RESULT_FIELDS
 from gpu_select.logs.txt import TxtSink
 
 __all__ = ["LogWriter", "open_writer"]
@@ -34,7 +35,7 @@ class LogWriter:
         stack.push(self._finish)
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Append rows: kept input fields, `model` (text), `score`, `margin` (numbers), `error` (text); or None each.
+        """Append rows: kept input fields, `score` and `margin` (numbers), other result fields (texts); or None each.
 
         Raises:
             OutputError: the file cannot be written, or a row does not fit the table's columns.
@@ -61,6 +62,7 @@ def open_writer(
     format: str | None = None,
     columns: Sequence[str] | None = None,
     schema: Any = None,
+    result_fields: Sequence[str] = RESULT_FIELDS,
     stop: threading.Event | None = None,
 ) -> LogWriter:
     """Open an output by its name (.jsonl, .ndjson, .csv, .tsv, .txt, .parquet; all but the last also .gz and .zst).
@@ -71,6 +73,7 @@ def open_writer(
         columns: the kept input fields where they are known; for tables (CSV, TSV, Parquet). Those of the first window
             are added to them; a later row cannot bring new ones.
         schema: `LogReader.schema` of the input: a Parquet output keeps the types of these columns.
+        result_fields: what routing adds, in the order of a table's last columns.
         stop: set by another thread, it ends waiting for a reader of standard output.
     Raises:
         OutputError: the file cannot be written, or its name says nothing.
@@ -79,16 +82,22 @@ def open_writer(
     log = log_format(path, format, OutputError)
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(atomic_write(path, stop=stop))
-        return LogWriter(_sink(log, stream, path, columns, schema, stack), stack.pop_all())
+        return LogWriter(_sink(log, stream, path, columns, schema, stack, result_fields), stack.pop_all())
 
 
 def _sink(
-    log: str, stream: IO[bytes], path: str, columns: Sequence[str] | None, schema: Any, stack: contextlib.ExitStack
+    log: str,
+    stream: IO[bytes],
+    path: str,
+    columns: Sequence[str] | None,
+    schema: Any,
+    stack: contextlib.ExitStack,
+    result_fields: Sequence[str],
 ) -> _Sink:
     if log == "jsonl":
         return JsonlSink(stream)
     if log == "txt":
         return TxtSink(stream)
     if log == "parquet":
-        return ParquetSink(stream, path, columns, schema, stack)
-    return DelimitedSink(stream, DELIMITERS[log], path, columns)
+        return ParquetSink(stream, path, columns, schema, stack, result_fields)
+    return DelimitedSink(stream, DELIMITERS[log], path, columns, result_fields)

@@ -24,5 +24,7 @@ class RouteReport:
     seconds: float = 0.0
     share: Counter[str] = field(default_factory=Counter)
     """Rows by model."""
+    decisions: Counter[str] = field(default_factory=Counter)
+    """Rows by decision, where decisions route."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order of `stages.STAGES`; known at the end. Stages overlap."""

@@ -9,11 +9,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu_select.logs import Row
+from gpu_select.logs import RESULT_FIELDS, Row
 from gpu_select.pipeline.overlap import Overlap
 from gpu_select.pipeline.report import RouteReport
-from gpu_select.pipeline.windows import DOMAIN_FIELDS, Keeper, Window, check_window, failed, results
-from gpu_select.router import Routes
+from gpu_select.pipeline.windows import DOMAIN_FIELDS, Keeper, Window, check_window, failed
 from gpu_select.stages import StageTimes
 from gpu_select.wire import MAX_MAGNITUDE
 
@@ -29,6 +28,29 @@ _P = TypeVar("_P")
 _P_contra = TypeVar("_P_contra", contravariant=True)
 
 
+class Routes(Protocol):
+    """Decisions for some queries, in their order: `router.Routes` or `decisions.DecisionRoutes`."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that went through the encoder."""
+        ...
+
+    @property
+    def n_truncated(self) -> int:
+        """Distinct texts longer than the encoder takes."""
+        ...
+
+    @property
+    def n_cached(self) -> int:
+        """Distinct texts whose embedding came from the cache."""
+        ...
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What each query's row gets: the result fields, with `error` set for a query that cannot be routed."""
+        ...
+
+
 class Pending(Protocol):
     """Decisions that the device may still be working on."""
 
@@ -38,7 +60,7 @@ class Pending(Protocol):
 
 
 class Decide(Protocol[_P_contra]):
-    """The device's part, `Router.decide` with its options bound."""
+    """The device's part, `Router.decide` or `DecisionRouter.decide_prepared` with its options bound."""
 
     def __call__(self, prepared: _P_contra, /, *, times: StageTimes) -> Pending: ...
 
@@ -52,6 +74,7 @@ def route_rows(
     query_field: str = "query",
     domain_fields: Sequence[str] = DOMAIN_FIELDS,
     keep: Sequence[str] | None = None,
+    result_fields: Sequence[str] = RESULT_FIELDS,
     progress: Callable[[RouteReport], object] | None = None,
     on_stop: Callable[[], None] | None = None,
 ) -> RouteReport:
@@ -62,19 +85,20 @@ def route_rows(
 
     Args:
         windows: the log, some thousand rows at a time.
-        write: takes a window's output rows: the kept fields, then model, score, margin and error.
-        prepare: `Router.prepare`. Each window's equal queries are embedded once.
-        decide: `Router.decide` with its options bound.
+        write: takes a window's output rows: the kept fields, then the result fields.
+        prepare: `prepare` of a router. Each window's equal queries are embedded once.
+        decide: `Router.decide` or `DecisionRouter.decide_prepared` with its options bound.
         query_field: the field that holds the query.
         domain_fields: the first of these that a row has, and that is not empty, is its domain.
         keep: the input fields to keep; by default all.
+        result_fields: what the router's rows hold, in the order of the output's columns; `error` is one of them.
         progress: called after each window, in the thread that writes.
         on_stop: called when nothing more will be read or written, for what may otherwise wait for ever.
 
     Raises:
         GpuSelectError: what the callables raise for reasons that are not a row's own.
     """
-    keeper = Keeper(keep)
+    keeper = Keeper(keep, result_fields)
     report = RouteReport(renamed=keeper.renamed)
     times = StageTimes()
     start = time.perf_counter()
@@ -99,15 +123,11 @@ def route_rows(
         window, pending = decided
         routes = pending.routes()
         with times.host("write"):
-            done, errors = results(routes), window.errors
-            write(
-                [
-                    keeper.row(row.fields, failed(errors[i]) if i in errors else next(done))
-                    for i, row in enumerate(window.rows)
-                ]
-            )
+            done, errors = routes.rows(), window.errors
+            results = [failed(errors[i], result_fields) if i in errors else next(done) for i in range(len(window.rows))]
+            write([keeper.row(row.fields, result) for row, result in zip(window.rows, results, strict=True)])
         report.without_domain += window.domains.count(None)
-        _count(report, routes, len(window.rows), errors, 1, start)
+        _count(report, routes, results, 1, start)
         if progress is not None:
             progress(report)
 
@@ -158,10 +178,10 @@ def route_vectors(
         usable, routes = decided
         first = report.rows
         with times.host("write"):
-            done = results(routes)
-            write([{"row": first + i} | (next(done) if ok else failed(bad)) for i, ok in enumerate(usable.tolist())])
-        errors = {int(i): bad for i in np.flatnonzero(~usable)}
-        _count(report, routes, len(usable), errors, 0, start)
+            done = routes.rows()
+            results = [next(done) if ok else failed(bad) for ok in usable.tolist()]
+            write([{"row": first + i} | result for i, result in enumerate(results)])
+        _count(report, routes, results, 0, start)
         if progress is not None:
             progress(report)
 
@@ -178,16 +198,16 @@ def route_vectors(
     return report
 
 
-def _count(
-    report: RouteReport, routes: Routes, n_rows: int, errors: dict[int, str], first_number: int, start: float
-) -> None:
+def _count(report: RouteReport, routes: Routes, results: list[dict[str, Any]], first_number: int, start: float) -> None:
+    errors = [(place, result["error"]) for place, result in enumerate(results) if result["error"] is not None]
     if errors and not report.first_error:
-        place = min(errors)
-        report.first_error = f"row {first_number + report.rows + place}: {errors[place]}"
-    report.rows += n_rows
+        place, error = errors[0]
+        report.first_error = f"row {first_number + report.rows + place}: {error}"
+    report.rows += len(results)
     report.errors += len(errors)
     report.tokens += routes.n_tokens
     report.truncated += routes.n_truncated
     report.cached += routes.n_cached
-    report.share.update(routes.models)
+    report.share.update(result["model"] for result in results if result["error"] is None)
+    report.decisions.update(result["decision"] for result in results if result.get("decision") is not None)
     report.seconds = time.perf_counter() - start

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from gpu_select.domains import domain_index
 from gpu_select.errors import ConfigError, brief
 from gpu_select.logs import RESULT_FIELDS, Row
-from gpu_select.router import Routes
 
-__all__ = ["DOMAIN_FIELDS", "Keeper", "Window", "check_window", "failed", "input_name", "results"]
+__all__ = ["DOMAIN_FIELDS", "Keeper", "Window", "check_window", "failed", "input_name"]
 
 DOMAIN_FIELDS = ("domain", "category")
 """Where a row's domain is looked for when nobody names a field."""
 
-_RESERVED = re.compile(rf"(?:input_)*(?:{'|'.join(RESULT_FIELDS)})")
+_PREFIX = "input_"
 
 _MOST_LAYOUTS, _LAYOUT_CHARS = 1024, 4096
 """Rows of a log have few different sets of fields. So many are remembered, so long ones, whatever the log holds."""
 
 
-def input_name(name: str) -> str:
-    """The name under which an input field is kept; no two fields share one, however often a log has been routed."""
-    return f"input_{name}" if _RESERVED.fullmatch(name) else name
+def input_name(name: str, result_fields: Sequence[str] = RESULT_FIELDS) -> str:
+    """The name under which an input field is kept; no two fields share one, however often a log has been routed.
+
+    Args:
+        name: of the input field.
+        result_fields: what routing adds.
+    """
+    bare = name
+    while bare not in result_fields:
+        if not bare.startswith(_PREFIX):
+            return name
+        bare = bare.removeprefix(_PREFIX)
+    return _PREFIX + name
 
 
 @dataclass(slots=True)
@@ -77,8 +83,9 @@ def check_window(rows: list[Row], query_field: str, domain_fields: Sequence[str]
 class Keeper:
     """Makes output rows: the kept fields of an input row, under names that leave room for the results."""
 
-    def __init__(self, keep: Sequence[str] | None) -> None:
+    def __init__(self, keep: Sequence[str] | None, result_fields: Sequence[str] = RESULT_FIELDS) -> None:
         self._keep = keep
+        self._result_fields = result_fields
         self._layouts: dict[tuple[str, ...], list[tuple[str, str]] | None] = {}
         self.renamed: set[str] = set()
         """Input fields that had to get another name so far."""
@@ -98,19 +105,16 @@ class Keeper:
 
     def _names(self, layout: tuple[str, ...]) -> list[tuple[str, str]] | None:
         """(input name, output name) of what is kept of such a row; None if that is all of it, as it is."""
-        names = [(name, input_name(name)) for name in (layout if self._keep is None else self._keep) if name in layout]
+        names = [
+            (name, input_name(name, self._result_fields))
+            for name in (layout if self._keep is None else self._keep)
+            if name in layout
+        ]
         renamed = {old for old, new in names if old != new}
         self.renamed |= renamed
         return None if self._keep is None and not renamed else names
 
 
-def results(routes: Routes) -> Iterator[dict[str, Any]]:
-    """What routing adds to each row that was routed."""
-    margins = [None if margin == np.inf else margin for margin in routes.margins.tolist()]
-    for model, score, margin in zip(routes.models, routes.scores.tolist(), margins, strict=True):
-        yield {"model": model, "score": score, "margin": margin, "error": None}
-
-
-def failed(error: str) -> dict[str, Any]:
+def failed(error: str, result_fields: Sequence[str] = RESULT_FIELDS) -> dict[str, Any]:
     """What routing adds to a row that cannot be routed."""
-    return {"model": None, "score": None, "margin": None, "error": error}
+    return {**dict.fromkeys(result_fields), "error": error}

@@ -153,7 +153,9 @@ def read_outcomes(
         name: _means(cells, np.asarray(pairs), np.asarray(column), (counts.queries, counts.models))
         for name, column in columns.items()
     }
-    optional = {f"{name}_QM": means[name] for name in _COLUMNS[2:] if np.isfinite(means[name]).any()}
+    optional: dict[str, Any] = {f"{name}_QM": means[name] for name in _COLUMNS[2:] if np.isfinite(means[name]).any()}
+    if counts.without_domain:
+        optional["without_category_Q"] = np.array([domain is None for domain in domains])
     names = [domain or DEFAULT_DOMAIN for domain in domains]
     table = OutcomeTable(list(query_of), names, list(model_of), means["quality"], means["latency_s"], **optional)
     return table, counts

@@ -30,6 +30,12 @@ class OutcomeTable:
     """Tokens of the answer."""
     cost_usd_QM: NDArray[np.float64] | None = None
     """USD for the call, NaN where unknown; None where nothing is known."""
+    without_category_Q: NDArray[np.bool_] | None = None
+    """Whether no record names the query's domain, which then is "other"; None where all are named."""
+
+    def has_category(self, q: int) -> bool:
+        """Whether a record names the domain of query q."""
+        return self.without_category_Q is None or not self.without_category_Q[q]
 
     def domain_indices(self) -> NDArray[np.int64]:
         """Slot of each query's domain in the one-hot."""
@@ -50,6 +56,7 @@ class OutcomeTable:
             input_tokens_QM=None if self.input_tokens_QM is None else self.input_tokens_QM[rows_R],
             output_tokens_QM=None if self.output_tokens_QM is None else self.output_tokens_QM[rows_R],
             cost_usd_QM=None if self.cost_usd_QM is None else self.cost_usd_QM[rows_R],
+            without_category_Q=None if self.without_category_Q is None else self.without_category_Q[rows_R],
         )
 
 

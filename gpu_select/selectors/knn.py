@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -49,21 +50,31 @@ class KNNSelector(Selector):
     ) -> None:
         position = {name: m for m, name in enumerate(dict.fromkeys(labels))}
         super().__init__(list(position), embeddings_ND.shape[1])
-        self.n_neighbors = n_neighbors
         label_N = torch.tensor([position[name] for name in labels])
-        weight_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
-        # As whole multiples of a power of two, whose sums float64 holds exactly: equal sets of votes give equal sums in
-        # any order, and a microsecond more or less still counts.
-        most = float(weight_N.max()) * min(n_neighbors, len(labels))
-        self.unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
-        # Sums that only rounding tells apart, as those of 0.55 + 0.5 and 2 x 0.525, are equal; far below a microsecond.
-        terms = min(n_neighbors, len(labels)).bit_length()
-        self.grid = max(2.0**-33, self.unit * 2.0 ** (terms + 6))
-        weight_N = (weight_N / self.unit).round().long()
         # row N stands for "none": it votes for the first model with weight 0
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
-        self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]))
+        self._votes_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
+        self._set_neighbors(n_neighbors)
         self.index = RowIndex(embeddings_ND, label_N, len(position), backend, n_tail=N_DOMAINS)
+
+    def with_neighbors(self, n_neighbors: int) -> KNNSelector:
+        """The selector of the same rows with another k. Both share the rows' memory."""
+        other = copy.copy(self)
+        other._buffers = self._buffers.copy()
+        other._set_neighbors(n_neighbors)
+        return other
+
+    def _set_neighbors(self, n_neighbors: int) -> None:
+        self.n_neighbors = n_neighbors
+        terms = min(n_neighbors, len(self._votes_N))
+        # As whole multiples of a power of two, whose sums float64 holds exactly: equal sets of votes give equal sums in
+        # any order, and a microsecond more or less still counts.
+        most = float(self._votes_N.max()) * terms
+        self.unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
+        # Sums that only rounding tells apart, as those of 0.55 + 0.5 and 2 x 0.525, are equal; far below a microsecond.
+        self.grid = max(2.0**-33, self.unit * 2.0 ** (terms.bit_length() + 6))
+        weight_N = (self._votes_N / self.unit).round().long()
+        self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]).to(self.label_N.device))
 
     def neighbors(self, features_BD: Tensor, candidates_BM: Tensor | None = None) -> Tensor:
         """(B, k) int64, the rows that vote, ascending; N where fewer rows belong to candidates."""

@@ -1,4 +1,4 @@
-"""Outcome table + features -> the contents of a selector file."""
+"""Outcome table + features -> the contents of selector files, and of the domain head's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from gpu_select.domains import WIRE_ORDER
 from gpu_select.errors import ConfigError
 from gpu_select.records import OutcomeTable, RecordCounts, pack_digests, query_digests
+from gpu_select.training.domain_head import fit_domain_head
 from gpu_select.training.kmeans import fit_kmeans
 from gpu_select.training.knn import fit_knn
 from gpu_select.training.mlp import MLPSettings, fit_mlp
@@ -25,6 +26,7 @@ __all__ = [
     "SVMSettings",
     "TrainOptions",
     "fit",
+    "fit_domain_head",
     "provenance",
     "read_settings",
 ]

@@ -46,6 +46,7 @@ def test_it_trains_validates_and_routes(cli, minilm_path, tmp_path, monkeypatch)
     assert {row["model"] for row in routed} <= set(MODEL_NAMES)
     assert json.loads((folder / "validation.json").read_bytes())["queries"] == 20
     assert sorted(path.name for path in (folder / "models").iterdir()) == [
+        "domain_model.safetensors",
         "kmeans_model.json",
         "knn_model.json",
         "mlp_model.json",

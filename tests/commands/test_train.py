@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import torch
 from gpu_select import jsonio
 from gpu_select.artifacts import load_selector
 from gpu_select.commands.train import command
-from gpu_select.domains import WIRE_ORDER
+from gpu_select.domain_file import read_domain_file
+from gpu_select.domain_head import DomainHead
+from gpu_select.domains import KNOWN_DOMAINS, WIRE_ORDER
 from gpu_select.encoder import embed, load_encoder
 from gpu_select.features import build_features
 from gpu_select.records import unpack_digests
@@ -22,6 +25,7 @@ from gpu_select.router import route_features
 from gpu_select.simulation import MODEL_NAMES, benchmark_records
 from gpu_select.training import TrainOptions
 
+HEAD = "domain_model.safetensors"
 FILES = {name: f"{name}_model.json" for name in ("knn", "kmeans", "svm", "mlp")}
 
 # names and defaults as documented; None: no default
@@ -102,19 +106,55 @@ def test_folders_default_to_models_and_cache_where_the_command_is_run(
     monkeypatch.chdir(tmp_path)
     done = cli("train", "--data-file", data_dir / "train.jsonl", "--embedding-model", tiny_encoder_path)
     assert done.status == 0
-    assert files_in(tmp_path / "models") == sorted(FILES.values())
+    assert files_in(tmp_path / "models") == sorted([*FILES.values(), HEAD])
     assert list((tmp_path / ".cache" / "embeddings").glob("*/*.safetensors"))
     assert files_in(tmp_path) == [".cache", "models"]
 
 
-def test_four_files_and_one_line_that_says_so(train, tmp_path, write_lines):
+def test_four_files_and_no_domain_head_of_one_category(train, tmp_path, write_lines):
     out, data = tmp_path / "out", tmp_path / "short.jsonl"
     record = {"category": "law", "performance": 0.5, "response_time": 1.0}
     write_lines(data, [record | {"query": f"why {i}?", "model_name": name} for i in range(9) for name in "ab"])
     done = train(out, data_file=data)
     assert (done.status, done.err) == (0, "")
     assert files_in(out) == sorted(FILES.values())
-    assert done.out == f"trained knn, kmeans, svm, mlp on 9 queries x 2 models with encoder tiny-bert -> {out}\n"
+    assert done.out.splitlines() == [
+        f"trained knn, kmeans, svm, mlp on 9 queries x 2 models with encoder tiny-bert -> {out}",
+        f"no {HEAD}: the records name fewer than two of the documented categories",
+    ]
+
+
+def test_the_domain_head_of_an_earlier_training_is_removed(train, tmp_path, write_lines):
+    out, data = tmp_path / "out", tmp_path / "short.jsonl"
+    out.mkdir()
+    (out / HEAD).write_bytes(b"of another training")
+    record = {"category": "law", "performance": 0.5, "response_time": 1.0, "model_name": "a"}
+    write_lines(data, [record | {"query": f"why {i}?"} for i in range(9)])
+    done = train(out, "--algorithm", "knn", data_file=data)
+    assert (done.status, done.err) == (0, "")
+    assert files_in(out) == [FILES["knn"]]
+    assert done.out.splitlines()[1] == (
+        f"no {HEAD}: the records name fewer than two of the documented categories; the one of an earlier training is "
+        "removed"
+    )
+
+
+def test_the_domain_head_knows_the_categories_of_the_records(train, tmp_path, write_lines, tiny_encoder_path):
+    out, data = tmp_path / "out", tmp_path / "short.jsonl"
+    record = {"model_name": "a", "performance": 0.5, "response_time": 1.0}
+    texts = {"what is the law of the court {}": "law", "solve number {} number": "engineering", "why {}": None}
+    rows = [record | {"query": text.format(i), "category": name} for i in range(9) for text, name in texts.items()]
+    write_lines(data, [*rows, record | {"query": "mind", "category": "unknown"}])
+    done = train(out, "--algorithm", "knn", data_file=data)
+    assert done.status == 0
+    assert done.out.splitlines()[1] == f"trained a domain head on 18 queries of 2 categories -> {out / HEAD}"
+    document = read_domain_file(out / HEAD)
+    assert document.domains == ("engineering", "law")
+    assert document.own["encoder"] == read(out, "knn")["gpu_select"]["encoder"]
+    encoder = load_encoder(str(tiny_encoder_path))
+    vectors = embed(encoder, ["what is the law of the court 77", "solve number 77 number"]).vectors
+    with torch.no_grad():
+        assert [KNOWN_DOMAINS[i] for i in DomainHead(document).predict(vectors)] == ["law", "engineering"]
 
 
 def test_one_algorithm_leaves_the_other_files_alone(train, tmp_path):
@@ -122,14 +162,14 @@ def test_one_algorithm_leaves_the_other_files_alone(train, tmp_path):
     out.mkdir()
     (out / "knn_model.json").write_text("mine")
     assert train(out, "--algorithm", "svm").status == 0
-    assert files_in(out) == ["knn_model.json", "svm_model.json"]
+    assert files_in(out) == [HEAD, "knn_model.json", "svm_model.json"]
     assert (out / "knn_model.json").read_text() == "mine"
 
 
 def test_the_same_seed_gives_the_same_bytes_with_a_cold_and_a_warm_cache(train, tmp_path):
     for folder in ("cold", "warm"):
         assert train(tmp_path / folder, "--seed", 4).status == 0
-    for name in FILES.values():
+    for name in [*FILES.values(), HEAD]:
         assert (tmp_path / "cold" / name).read_bytes() == (tmp_path / "warm" / name).read_bytes(), name
 
 
@@ -435,10 +475,12 @@ def test_a_file_of_settings_that_is_missing_or_broken_is_one_line(train, tmp_pat
 
 def test_a_line_a_selector_says_what_it_gains_on_held_out_queries(train, tmp_path):
     done = train(tmp_path / "out")
-    lines = done.out.splitlines()
-    assert len(lines) + done.err.count("held-out queries: with these settings it loses") == 5
-    assert lines[0].startswith("trained knn, kmeans, svm, mlp on 120 queries x 5 models")
-    for line in lines[1:]:
+    first, second, *lines, last = done.out.splitlines()
+    assert len(lines) + done.err.count("held-out queries: with these settings it loses") == 4
+    assert first.startswith("trained knn, kmeans, svm, mlp on 120 queries x 5 models")
+    assert second.startswith("trained a domain head on 120 queries of ")
+    assert re.fullmatch(r"domain head: \d+\.\d% of 24 held-out queries in their category", last)
+    for line in lines:
         assert line.split(":")[0] in FILES
         assert " mean utility over always choosing sim-" in line
         assert line.endswith(", on 24 held-out queries")
@@ -466,28 +508,28 @@ def test_settings_that_lose_are_warned_of_in_one_line(train, tmp_path, write_con
     assert line.startswith("warning: kmeans: -0.0")
     assert "mean utility over always choosing steady, on 200 held-out queries: with these settings it loses; " in line
     assert "`gpu-select tune`" in line
-    assert len(done.out.splitlines()) == 1
-    assert files_in(tmp_path / "out") == ["kmeans_model.json"]
+    assert "kmeans" not in "".join(done.out.splitlines()[1:])
+    assert files_in(tmp_path / "out") == [HEAD, "kmeans_model.json"]
 
 
 def test_settings_that_do_not_lose_are_not_warned_of(train, tmp_path, noise_file):
     done = train(tmp_path / "out", "--algorithm", "kmeans", data_file=noise_file)
     assert (done.status, done.err) == (0, "")
-    assert len(done.out.splitlines()) == 2
+    assert sum(line.startswith("kmeans: ") for line in done.out.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("limit", "option", "n_lines"), [(50, [], 2), (49, [], 1), (50, ["--no-check"], 1)])
+@pytest.mark.parametrize(("limit", "option", "n_lines"), [(50, [], 4), (49, [], 2), (50, ["--no-check"], 2)])
 def test_the_check_needs_fifty_queries_and_can_be_left_out(train, tmp_path, noise_file, limit, option, n_lines):
     options = "--algorithm", "svm", "--limit", limit, *option
     done = train(tmp_path / "out", *options, data_file=noise_file)
     assert done.status == 0
     assert len((done.out + done.err).splitlines()) == n_lines
-    assert ("held-out" in done.out + done.err) is (n_lines == 2)
+    assert ("held-out" in done.out + done.err) is (n_lines == 4)
 
 
 def test_the_check_changes_nothing_in_the_files(train, tmp_path):
     assert train(tmp_path / "with").status == train(tmp_path / "without", "--no-check").status == 0
-    for name in FILES.values():
+    for name in [*FILES.values(), HEAD]:
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
 
 

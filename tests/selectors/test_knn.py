@@ -180,3 +180,20 @@ def test_sums_that_only_rounding_tells_apart_are_equal(decide):
     # a microsecond still counts
     faster = document | {"latencies": [10**9, 2 * 10**9 - 1000, 3 * 10**9, 10**9, 2 * 10**9, 5 * 10**9]}
     assert decide(faster, np.zeros((1, 2), np.float32)) == ["a"]
+
+
+@each_backend
+@pytest.mark.parametrize("k", [1, 7, 60, 10**30])
+def test_with_another_k_it_is_the_selector_of_that_k(backend, k):
+    rng = np.random.default_rng(7)
+    labels = [MODELS[i] for i in rng.integers(0, 3, 60)]
+    rows, votes = torch.randn(60, 5), torch.from_numpy(rng.random(60))
+    selector = KNNSelector(rows, labels, n_neighbors=4, qualities_N=votes, backend=backend)
+    before = selector(rows)
+    other = selector.with_neighbors(k)
+    expected = KNNSelector(rows, labels, n_neighbors=k, qualities_N=votes, backend=backend)
+    queries_BD = torch.randn(30, 5)
+    assert torch.equal(other(queries_BD), expected(queries_BD))
+    assert other.index is selector.index
+    assert (selector.n_neighbors, other.n_neighbors) == (4, k)
+    assert torch.equal(selector(rows), before)

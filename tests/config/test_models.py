@@ -12,7 +12,7 @@ from gpu_select.config import ModelConfig, read_models
 from gpu_select.errors import ConfigError, InputError
 from gpu_select.yamlio import dump_yaml
 
-EXAMPLE = Path(__file__).parent.parent / "configs" / "models.yaml"
+EXAMPLE = Path(__file__).parent.parent.parent / "configs" / "models.yaml"
 
 
 @pytest.fixture
