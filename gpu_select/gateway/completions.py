@@ -49,10 +49,8 @@ async def _complete(
     (routed,) = await gateway.decide([Query(text.text, request.headers.get(headers.DOMAIN))])
     decided = _decision(routed)
     own = decision_headers(routed, decided)
-    if text.ignored:
-        own[headers.IGNORED] = headers.safe_value(
-            ", ".join(f"{kind}={count}" for kind, count in sorted(text.ignored.items()))
-        )
+    if text.ignored_note:
+        own[headers.IGNORED] = headers.safe_value(text.ignored_note)
     request[CALL].notes |= {
         "decision": decided.decision,
         "category": decided.domain,
