@@ -18,7 +18,7 @@ else:
     if tuple(int(part) for part in orjson.__version__.split(".")[:2]) < (3, 10):  # pragma: no cover
         orjson = None  # type: ignore[assignment]  # older ones crash on deep nesting (CVE-2024-27454)
 
-__all__ = ["MAX_DEPTH", "dumps", "dumps_float32", "loads"]
+__all__ = ["MAX_DEPTH", "STRICT_DECODER", "dumps", "dumps_float32", "loads"]
 
 MAX_DEPTH = 200
 """Objects and arrays may be nested this deep: less than any writer's limit, so that what was read can be written."""
@@ -63,7 +63,7 @@ def _has_huge_float(items: Iterable[Any], depth: int) -> bool:
 def _strict_loads(data: bytes) -> Any:
     text = data.decode("utf-8")
     try:
-        value = _DECODER.decode(text)
+        value = STRICT_DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
     _has_huge_float((value,), 0)
@@ -83,7 +83,8 @@ def _finite_float(text: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
+"""The standard library's, without NaN, infinities and numbers beyond a double; raises ValueError."""
 
 
 def _refuse_lone_surrogates(value: Any) -> None:

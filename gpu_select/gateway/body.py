@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 from gpu_select.gateway.errors import BadRequestError
-from gpu_select.jsonio import MAX_DEPTH
+from gpu_select.jsonio import MAX_DEPTH, STRICT_DECODER
 
 __all__ = ["JsonBody"]
 
@@ -19,20 +18,6 @@ _MOST_VALUES = 320_000
 
 _MARKS = "[{,"
 _SPACE = re.compile(r"[ \t\n\r]*")
-
-
-def _not_a_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError("a number beyond the range of a double")
-    return value
-
-
-_DECODER = json.JSONDecoder(parse_constant=_not_a_number, parse_float=_finite)
 
 
 class JsonBody:
@@ -80,7 +65,7 @@ class JsonBody:
         text = self._text
         at = self._skip(0)
         if text[at : at + 1] != "{":
-            _DECODER.decode(text)  # says what is wrong, if it is not JSON at all
+            STRICT_DECODER.decode(text)  # says what is wrong, if it is not JSON at all
             raise BadRequestError("the body is not a JSON object")
         at = self._skip(at + 1)
         if text[at : at + 1] != "}":
@@ -98,12 +83,12 @@ class JsonBody:
         text = self._text
         if text[at : at + 1] != '"':
             raise json.JSONDecodeError("Expecting property name enclosed in double quotes", text, at)
-        key, at = _DECODER.raw_decode(text, at)
+        key, at = STRICT_DECODER.raw_decode(text, at)
         at = self._skip(at)
         if text[at : at + 1] != ":":
             raise json.JSONDecodeError("Expecting ':' delimiter", text, at)
         start = self._skip(at + 1)
-        value, end = _DECODER.raw_decode(text, start)
+        value, end = STRICT_DECODER.raw_decode(text, start)
         if key in self.values:
             # readers disagree on which of the two counts: what was checked here could be another there
             raise BadRequestError("a key of the body's object occurs twice", param=key if key.isprintable() else None)
