@@ -12,7 +12,7 @@ from gpu_select.training import KMeansSettings, KNNSettings, MLPSettings, SVMSet
 from gpu_select.training.tuning import tune
 from gpu_select.training.tuning.folds import assign_folds
 from gpu_select.training.tuning.grids import kmeans_grid, knn_grid, mlp_grid, svm_grid
-from gpu_select.training.tuning.search import _steadiest
+from gpu_select.training.tuning.search import _beyond_chance, _steadiest
 
 NAN = float("nan")
 ALL = ("knn", "kmeans", "svm", "mlp")
@@ -74,6 +74,33 @@ def test_neighbours_are_one_step_away_in_one_setting():
     assert _steadiest([MLPSettings(hidden_sizes=(n,)) for n in (32, 64)], [0.1, 0.1]) == 0
 
 
+def test_what_lies_above_zero_by_chance_and_what_does_not():
+    rng = np.random.default_rng(0)
+    noise = rng.choice([-1.0, 0.0, 1.0], 4000)
+    noise -= noise.mean()
+    error = noise.std(ddof=1) / 4000**0.5
+    assert not _beyond_chance(noise + 1.6 * error)
+    assert _beyond_chance(noise + 1.7 * error)
+    assert not _beyond_chance(-noise - 1.7 * error)
+    # unknown outcomes do not count, and the same choice everywhere is no gain
+    assert _beyond_chance(np.concatenate([noise + 1.7 * error, np.full(9000, NAN)]))
+    for nothing in (np.zeros(50), np.full(50, NAN), np.array([0.5]), np.array([])):
+        assert not _beyond_chance(nothing)
+
+
+def test_settings_stay_unless_others_gain_more_than_chance(task):
+    features, table = task(150)
+    rng = np.random.default_rng(1)
+    noise = replace(table, quality_QM=rng.random(table.quality_QM.shape))
+    for base in (QUICK, replace(QUICK, kmeans=KMeansSettings(clusters=3), knn=KNNSettings(k=7, ridge=0.7))):
+        tuning = tune(features, noise, base, algorithms=["knn", "kmeans"], n_folds=3)
+        assert tuning.options == base
+        assert sum(t.chosen for t in tuning.trials) == 2
+    # one cluster cannot tell the domains apart
+    tuning = tune(features, table, replace(QUICK, kmeans=KMeansSettings(clusters=1)), algorithms=["kmeans"], n_folds=3)
+    assert tuning.options.kmeans.clusters > 1
+
+
 @pytest.fixture(scope="module")
 def found(task):
     features, table = task(150)
@@ -88,7 +115,7 @@ def test_progress_adds_up_and_one_setting_an_algorithm_is_chosen(found):
     done: Counter[str] = Counter()
     for name, n in seen:
         done[name] += n
-    assert done == tried == {"knn": 120, "kmeans": 48, "svm": 48, "mlp": len(mlp_grid(MLPSettings()))}
+    assert done == tried == {"knn": 120, "kmeans": 36, "svm": 48, "mlp": len(mlp_grid(MLPSettings()))}
     for name in ALL:
         (chosen,) = (t for t in tuning.trials if t.algorithm == name and t.chosen)
         assert asdict(getattr(tuning.options, name)) == chosen.settings
