@@ -93,12 +93,12 @@ def test_the_path_from_records_to_a_table(cli, data, tiny_encoder_path, tmp_path
 
 
 TUNED = """
-knn: {k: 25, domain_weight: 1.0, gamma: 2.0, ridge: 3.0}
-kmeans: {clusters: 128, domain_weight: 0.25, shrinkage: 100.0, gamma: 1.0, ridge: 10.0}
+knn: {k: 5, domain_weight: 1.0, gamma: 2.0, ridge: 3.0}
+kmeans: {clusters: 128, domain_weight: 0.25, shrinkage: 300.0, gamma: 1.0, ridge: 10.0}
 svm: {kernel: rbf, gamma: 1.0, c: 3.0, label_gamma: 2.0, label_ridge: 3.0}
 mlp: {hidden_sizes: [64], label_gamma: 2.0, label_ridge: 3.0}
 """
-"""From the middle of what does well by cross-validation on mmlu_pro_train."""
+"""As `tune` chooses on mmlu_pro_train."""
 
 
 @pytest.mark.slow
@@ -129,9 +129,9 @@ def test_every_selector_is_at_least_as_good_as_the_best_single_model(
     assert single == pytest.approx(0.4395, abs=5e-5)
     assert found["random"] == pytest.approx(0.405, abs=1e-3)
     assert found["oracle"] == pytest.approx(0.749, abs=1e-3)
-    assert found["knn"] >= 0.450
+    assert found["knn"] >= 0.452
     assert found["kmeans"] >= 0.445
-    assert found["svm"] >= 0.450
+    assert found["svm"] >= 0.456
     assert found["mlp"] >= 0.440
     table, _ = read_outcomes(data / "mmlu_pro_dev.jsonl.gz")
     features = features_of(table, minilm_path, minilm_cache)

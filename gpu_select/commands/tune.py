@@ -125,6 +125,7 @@ def _print_table(found: Tuning, n_queries: int, folds: int) -> None:
         mine = sorted((t for t in found.trials if t.algorithm == name), key=lambda t: (not t.chosen, -t.utility))
         for trial in mine[: 1 + _SHOWN]:
             _print_trial(trial)
+    click.echo("*: chosen; the default settings, unless others do better by more than chance")
 
 
 def _print_trial(trial: Trial) -> None:

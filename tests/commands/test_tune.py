@@ -85,6 +85,7 @@ def test_it_writes_settings_and_the_table_and_says_so(tuned, data_dir):
     assert lines[0].startswith("120 queries, 3 folds; ")
     assert lines[1].startswith("oracle 0.")
     assert lines[2].startswith("always sim-")
+    assert "*: chosen; the default settings, unless others do better by more than chance" in lines
     shown = [line for line in lines if line.startswith("* ")]
     assert [line.split()[1] for line in shown] == list(ALGORITHMS)
     n_trials = len(json.loads(output.with_suffix(".json").read_bytes())["trials"])
