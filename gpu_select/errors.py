@@ -13,6 +13,7 @@ __all__ = [
     "EncoderMismatchError",
     "FileFormatError",
     "GpuSelectError",
+    "HubError",
     "InputError",
     "MissingDependencyError",
     "OutputError",
@@ -87,6 +88,10 @@ class EncoderMismatchError(EncoderError):
 
 class DeviceError(GpuSelectError, ValueError):
     """A device that this machine does not have, or that ran out of memory."""
+
+
+class HubError(GpuSelectError, OSError):
+    """A hub of models and data could not be reached, refused, or does not have what was asked for."""
 
 
 class MissingDependencyError(GpuSelectError, ImportError):

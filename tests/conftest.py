@@ -9,8 +9,9 @@ import logging
 import os
 import string
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,17 +177,46 @@ def minilm_path() -> Path:
     return Path(next(iter(found.submodule_search_locations))) / "model"
 
 
-@pytest.fixture(scope="session")
-def engine() -> Any:
-    """What a router's engine decides from a selector file, written apart from the package: reference_engine.py."""
-    path = Path(__file__).with_name("reference_engine.py")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def _load(name: str) -> ModuleType:
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    return module.Engine()
+    return module
+
+
+@pytest.fixture(scope="session")
+def engine() -> Any:
+    """What a router's engine decides from a selector file, written apart from the package: reference_engine.py."""
+    return _load("reference_engine").Engine()
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> ModuleType:
+    """The module hub_server.py."""
+    return _load("hub_server")
+
+
+@pytest.fixture
+def hub(hub_server: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An empty hub, which this process takes for the hub, without a token. A lost connection is tried again at once."""
+    from huggingface_hub import constants
+
+    from gpu_select.download import fetching
+
+    server = hub_server.HubServer()
+    monkeypatch.setattr(constants, "ENDPOINT", server.url())
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(fetching, "WAITS_S", (0.0, 0.0, 0.0))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

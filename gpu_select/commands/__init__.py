@@ -15,6 +15,7 @@ from gpu_select.errors import GpuSelectError
 __all__ = ["main"]
 
 _COMMANDS = {
+    "download": "Get published selectors or benchmark records from a hub.",
     "tune": "Choose settings for training by cross-validation.",
     "train": "Train selectors on benchmark records.",
     "validate": "Compare trained selectors with honest baselines on held-out records.",

@@ -32,7 +32,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def data_file(function: _F) -> _F:
     """--data-file."""
     text = "Benchmark records, one JSON object a line; also .gz and .zst."
-    return click.option("--data-file", required=True, metavar="FILE", help=text)(function)
+    return click.option("--data-file", required=True, type=_Records(), metavar="FILE", help=text)(function)
+
+
+class _Records(click.types.StringParamType):
+    """A file of records; without one, the error says where some are."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return "`gpu-select download data` gets records that somebody published."
 
 
 def algorithm(function: _F) -> _F:
@@ -121,7 +128,8 @@ def progress_bar(text: str, unit: str, total: int | None = None) -> Iterator[Any
     """A bar on standard error where that is a terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=text, unit=unit, unit_scale=total is None, disable=not sys.stderr.isatty()) as bar:
+    scaled = total is None or unit == "B"
+    with tqdm(total=total, desc=text, unit=unit, unit_scale=scaled, disable=not sys.stderr.isatty()) as bar:
         yield bar
 
 
