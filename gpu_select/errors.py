@@ -14,6 +14,7 @@ __all__ = [
     "FileFormatError",
     "GpuSelectError",
     "InputError",
+    "IsolationError",
     "MissingDependencyError",
     "OutputError",
     "brief",
@@ -87,6 +88,10 @@ class EncoderMismatchError(EncoderError):
 
 class DeviceError(GpuSelectError, ValueError):
     """A device that this machine does not have, or that ran out of memory."""
+
+
+class IsolationError(GpuSelectError, RuntimeError):
+    """Code of others cannot be run here without a risk."""
 
 
 class MissingDependencyError(GpuSelectError, ImportError):
