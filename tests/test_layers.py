@@ -18,6 +18,7 @@ RANKS = {
     "files": 0,
     "jsonio": 0,
     "lines": 0,
+    "signals": 0,
     "arriving": 1,
     "domains": 1,
     "resampling": 1,
@@ -76,6 +77,7 @@ OWNERS = {
 
 WITHOUT_TORCH = (
     "gpu_select/__main__.py",
+    "gpu_select/benchmark/*",
     "gpu_select/config/*",
     "gpu_select/domain_file.py",
     "gpu_select/domains.py",
