@@ -109,8 +109,8 @@ class StreamedAnswer:
             AnswerError: not what the protocol says.
             TooLongError: the text is too long for a record.
         """
-        if event.strip() == _DONE:
-            self.is_done = True
+        self.is_done = self.is_done or event.strip() == _DONE
+        if self.is_done:
             return
         document = _object(event)
         usage = _usage(document)

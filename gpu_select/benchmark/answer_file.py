@@ -50,11 +50,11 @@ class AnswerFile:
         self.path = str(path)
         if self.path == STDIO or strip_compression(self.path)[1]:
             raise OutputError(f"cannot write {path}: expected the name of a plain .jsonl file, as records are appended")
-        self._target = Path(os.path.realpath(self.path))
         self.warnings: list[str] = []
         self._replaced: set[Span] = set()
         self._is_synced = True
         with _writing(self.path):
+            self._target = Path(os.path.realpath(self.path))
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open_locked(self._target, self.path)
         try:

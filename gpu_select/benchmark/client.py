@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -145,8 +146,11 @@ class Client:
             return CallFailedError("the server's certificate is not trusted", refusal=Refusal.FOR_ALL)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return CallFailedError("cannot connect: the host's name is not known")
+        if isinstance(error, aiohttp.ClientConnectorSSLError):
+            return CallFailedError("cannot connect: the server does not speak TLS as https:// asks for")
         if isinstance(error, aiohttp.ClientConnectorError):
-            return CallFailedError(f"cannot connect: {error.os_error.strerror or 'no reason is known'}")
+            number = error.os_error.errno  # its text names the address, which may come from a variable
+            return CallFailedError(f"cannot connect: {os.strerror(number) if number else 'no address answers'}")
         cut = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)
         if isinstance(error, cut):
             return CallFailedError("the connection was cut before the answer was complete")

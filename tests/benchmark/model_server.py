@@ -100,7 +100,7 @@ class Models:
     async def step(self, request: web.Request, body: dict[str, Any], step: dict[str, Any]) -> web.StreamResponse:
         """One of
 
-        - status, and perhaps headers and body (a text)
+        - status, and perhaps headers and body: a text, in which KEY stands for the key that came
         - fault: one of FAULTS
         - raw: a text, and perhaps type, its content type
         - events: texts, each sent as an event, and perhaps cut: true
@@ -113,7 +113,8 @@ class Models:
         if "fault" in step:
             return await self.fault(request, body, step["fault"])
         if "status" in step:
-            return web.Response(status=step["status"], text=step.get("body", ""), headers=step.get("headers", {}))
+            text = step.get("body", "").replace("KEY", request.headers.get("authorization", ""))
+            return web.Response(status=step["status"], text=text, headers=step.get("headers", {}))
         if "raw" in step:
             return web.Response(body=step["raw"].encode(), content_type=step.get("type", "application/json"))
         if "events" in step:

@@ -64,7 +64,7 @@ def test_token_counts_that_are_none_are_unknown(usage, expected):
     [
         (b"", "expected JSON, got ''"),
         (b"<html>", "expected JSON, got '<html>'"),
-        (whole()[:-3], "expected JSON, got '{\"choices\": [{"),
+        (whole()[:-3], 'expected JSON, got \'{"choices": [{'),
         (b"\xff", "expected JSON, got bytes that are not UTF-8"),
         (b'{"a": NaN}', "expected JSON, got '{\"a\": NaN}'"),
         (b"[1]", "expected a JSON object, got [1]"),
@@ -163,7 +163,8 @@ ANY = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["choices", "message", "delta", "content", "finish_reason", "usage", "error", "code"]), inner
+            st.sampled_from(["choices", "message", "delta", "content", "finish_reason", "usage", "error", "code"]),
+            inner,
         )
     ),
     max_leaves=12,

@@ -34,7 +34,10 @@ def test_the_data_of_events(data, events):
     assert take_apart(data) == events
 
 
-@given(st.lists(st.sampled_from([b"data: ab", b"data: {}", b"\n", b"\r\n", b": x", b"data:", b"id: 1", b"\xff"])), st.data())
+@given(
+    st.lists(st.sampled_from([b"data: ab", b"data: {}", b"\n", b"\r\n", b": x", b"data:", b"id: 1", b"\xff"])),
+    st.data(),
+)
 def test_pieces_may_end_anywhere(parts, draw):
     data = b"".join(parts)
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=8)))

@@ -35,7 +35,10 @@ def test_an_account_without_credit_is_no_matter_of_time():
         ('{"error": "no such model"}', "HTTP 404: no such model"),
         ('{"detail": "Not Found"}', "HTTP 404: Not Found"),
         ('{"message": "nope"}', "HTTP 404: nope"),
-        ('{"object": "error", "message": {"detail": [1]}}', 'HTTP 404: {"object": "error", "message": {"detail": [1]}}'),
+        (
+            '{"object": "error", "message": {"detail": [1]}}',
+            'HTTP 404: {"object": "error", "message": {"detail": [1]}}',
+        ),
         ("<html>\n  not\x1b[31m here", "HTTP 404: <html> not [31m here"),
         ("[]", "HTTP 404: []"),
         ("", "HTTP 404"),

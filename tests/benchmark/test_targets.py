@@ -14,9 +14,7 @@ FULL = ModelConfig(
 
 def test_defaults_lose_to_the_entry():
     bare, full = resolve_targets([ModelConfig("bare"), FULL], SETTINGS, ())
-    assert bare == Target(
-        "bare", "http://localhost:8000/v1/chat/completions", {}, 1024, 0.0, 600.0, None, None, None
-    )
+    assert bare == Target("bare", "http://localhost:8000/v1/chat/completions", {}, 1024, 0.0, 600.0, None, None, None)
     assert full == Target(
         "full",
         "https://a/v1/chat/completions",
@@ -63,13 +61,13 @@ def test_names_that_cannot_be(names, got):
     assert str(caught.value) == f"models: expected names of models with commas between, each once, got {got}"
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:8000", "http://", "http://:8000/v1", "http://a:b/v1", "http://[::1/v1"])
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:8000", "http://", "http://:8000/v1", "http://a:b/v1", "http://[::1/v1"]
+)
 def test_an_endpoint_that_is_no_address(endpoint):
     with pytest.raises(ConfigError) as caught:
         resolve_targets([ModelConfig("a")], CallSettings(endpoint, 1, 0.0, 1.0), ())
-    assert str(caught.value) == (
-        f"endpoint: expected an address such as http://localhost:8000/v1, got {endpoint!r}"
-    )
+    assert str(caught.value) == (f"endpoint: expected an address such as http://localhost:8000/v1, got {endpoint!r}")
 
 
 def test_an_address_of_an_entry_is_not_shown_as_it_may_have_secrets():
@@ -92,7 +90,9 @@ def test_secrets_are_in_no_repr():
 
 
 def test_secrets_are_masked_in_what_a_server_says():
-    (target,) = resolve_targets([ModelConfig("a", api_key="sk-1234", headers={"X-Key": "t0ken", "Y": "no"})], SETTINGS, ())
+    (target,) = resolve_targets(
+        [ModelConfig("a", api_key="sk-1234", headers={"X-Key": "t0ken", "Y": "no"})], SETTINGS, ()
+    )
     said = "Incorrect API key: sk-1234 (Bearer sk-1234), t0ken, no"
     assert target.without_secrets(said) == "Incorrect API key: *** (***), ***, no"
 
