@@ -23,7 +23,7 @@ _CHOOSE = (
 )
 _IT_IS = r"\b(?i:it(?:['\u2019]s| is| must be| should be| would be))"
 _SO = r"(?:^|[,;:.] )(?i:so|thus|therefore|hence)[,:]?"
-_FILLER = r"(?i: ?(?:(?:most likely|likely|probably|therefore|thus|clearly|definitely|the|option|choice|letter)\b ?){0,4}:?)\s?"
+_FILLER = r"(?i: ?(?:(?:(?:most )?likely|probably|therefore|thus|clearly|the|option|choice|letter)\b ?){0,4}:?)\s?"
 _RIGHT = r"(?i: (?:is|must be|would be|seems)(?: the)?(?: most)? (?:correct|right|best|accurate|answer|true))"
 
 
