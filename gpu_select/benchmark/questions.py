@@ -11,7 +11,7 @@ from gpu_select import jsonio
 from gpu_select.benchmark.choices import check_choices
 from gpu_select.benchmark.record import SCORED_BY, question_fields
 from gpu_select.domains import KNOWN_DOMAINS, domain_index
-from gpu_select.errors import ConfigError, DataError, GpuSelectError, brief
+from gpu_select.errors import ConfigError, DataError, GpuSelectError, MissingDependencyError, brief
 from gpu_select.files import open_read
 from gpu_select.lines import read_lines
 
@@ -52,6 +52,7 @@ def read_questions(
 
     Raises:
         InputError: the file cannot be read.
+        MissingDependencyError: a metric needs a package that is not installed.
         DataError: no question, or the first bad lines with what is wrong in them.
     """
     seen: dict[str, Question] = {}
@@ -116,6 +117,8 @@ def _question(line: bytes | None, check_metric: Callable[[str | None, object], o
     check_choices(fields.get("choices"))
     try:
         check_metric(metric, fields.get("choices"))
+    except MissingDependencyError:  # no fault of the line
+        raise
     except GpuSelectError as error:
         raise ValueError(str(error)) from error
     return Question(fields)

@@ -103,6 +103,12 @@ def _benchmark(
     questions, warnings = read_questions(queries, limit=limit, check_metric=metric_of)
     for text in warnings:
         options.warn(text)
+    n_code = sum(metric_of(q.fields.get("metric"), q.fields.get("choices")) == "code_eval" for q in questions)
+    if n_code and not allow_code_execution:
+        options.warn(
+            f"{n_code} queries are scored by running the code of their answers: without --allow-code-execution these "
+            "are kept unscored, for a later run with it"
+        )
     how = RunSettings(concurrency, retries, interleave, not no_stream, "concise" if concise else "plain")
     with Scorer(allow_code_execution=allow_code_execution) as scorer, ShownProgress(shown=not no_progress) as shown:
         result = run_benchmark(questions, targets, output, how, scorer, shown)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from gpu_select.benchmark import questions as module
 from gpu_select.benchmark.questions import read_questions
 from gpu_select.benchmark.scoring import metric_of
-from gpu_select.errors import DataError, InputError
+from gpu_select.errors import DataError, InputError, MissingDependencyError
+
+EXAMPLE = Path(__file__).parents[2] / "configs" / "queries.jsonl"
 
 
 @pytest.fixture
@@ -38,6 +41,13 @@ def test_fields_are_carried_through_as_they_come(read):
         "own": {"a": [1, None, 1e300, 12345678901234567890123]},
     }
     assert read(row) == ([{k: v for k, v in row.items() if k != "choices"}], [])
+
+
+def test_the_documented_example():
+    found, warnings = read_questions(EXAMPLE, check_metric=metric_of)
+    assert warnings == []
+    metrics = [metric_of(q.fields.get("metric"), q.fields.get("choices")) for q in found]
+    assert metrics == ["MATH", "GSM8K", "em_mc", "code_eval", "f1_score", "CEM"]
 
 
 def test_a_query_alone_is_enough(read):
@@ -147,6 +157,17 @@ def test_no_question_and_no_file(read, tmp_path):
         read(b"")
     with pytest.raises(InputError, match=r"cannot read .*absent: No such file or directory"):
         read_questions(tmp_path / "absent", check_metric=metric_of)
+
+
+def test_a_package_that_a_metric_needs_is_named_once(tmp_path, write_lines):
+    def check(metric, choices):
+        raise MissingDependencyError("math-verify", "the metric MATH", "math-verify")
+
+    path = write_lines(tmp_path / "queries.jsonl", [{"query": "a", "metric": "MATH"}] * 3)
+    with pytest.raises(
+        MissingDependencyError, match="^the metric MATH needs the package math-verify, which is not inst"
+    ):
+        read_questions(path, check_metric=check)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]":,query a1\n', max_size=60).map(str.encode))

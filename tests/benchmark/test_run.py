@@ -279,7 +279,9 @@ def test_code_is_not_run_unless_that_is_allowed(benchmark, server, output, read_
     code = "def double(n):\n    return 2 * n"
     truth = "assert double(2) == 4\nassert double(3) == 7"
     questions = [{"query": script({"text": code}), "metric": "code_eval", "ground_truth": truth}]
-    assert benchmark(questions, models="x").status == 0
+    done = benchmark(questions, models="x")
+    assert done.status == 0
+    assert "warning: 1 queries are scored by running the code of their answers: without --allow-code-exec" in done.err
     (record,) = read_lines(output)
     assert (record["response"], record.get("performance")) == (code, None)
     assert record["unscored"] == "no score; code_eval needs --allow-code-execution"

@@ -30,7 +30,13 @@ def read(tmp_path):
 def test_the_documented_example():
     llama, gpt, custom = read_models(EXAMPLE)
     assert llama == ModelConfig(
-        "llama-3.2-3b", "http://localhost:8000/v1", input_price_usd=0.0, output_price_usd=0.0, headers={}
+        "llama-3.2-3b",
+        "http://localhost:8000/v1",
+        concurrency=8,
+        timeout_s=120.0,
+        input_price_usd=0.0,
+        output_price_usd=0.0,
+        headers={},
     )
     assert gpt.api_key == "${OPENAI_API_KEY}"
     assert (gpt.max_tokens, gpt.temperature) == (1024, 0.0)
