@@ -289,9 +289,9 @@ def _benchmark(document: Document) -> Section:
         for parallel, row in document["results"].items()
     ]
     text = (
-        f"**Benchmarks of models**, calls a second at an endpoint that answers after {document['latency_ms']:g} ms, every "
-        f"answer scored and on disk, beside threads with OpenAI's client that do neither; CPU time a call. Medians of "
-        f"{document['repeats']} interleaved runs; load average before: {document['load']:.1f}"
+        f"**Benchmarks of models**, calls a second at an endpoint that answers after {document['latency_ms']:g} ms, "
+        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; CPU time a call. "
+        f"Medians of {document['repeats']} interleaved runs; load average before: {document['load']:.1f}"
     )
     return text, ["calls at once", "possible", *ways, *(f"CPU, {way}" for way in ways)], rows
 

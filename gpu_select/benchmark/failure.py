@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
+from gpu_select.benchmark.retry import MAX_ASKED_S
 from gpu_select.jsonio import loads
 
 __all__ = ["CallFailedError", "Refusal", "one_line", "refusal_of"]
@@ -14,6 +15,7 @@ _REFUSED = (401, 402, 403, 404, 405, 410)
 _NO_CREDIT = "insufficient_quota"
 """OpenAI's code for an account without credit; it comes with status 429, and no wait helps."""
 _MAX_TEXT = 300
+_MAX_SAID = 240
 
 
 class Refusal(Enum):
@@ -67,8 +69,12 @@ class CallFailedError(Exception):
         said = _message(body)
         if 300 <= status < 400:
             said = "the endpoint redirects elsewhere, and a key would go along"
-        text = f"HTTP {status}: {said}" if said else f"HTTP {status}"
-        return cls(text, refusal=refusal_of(status, body), asked_s=asked_s, status=status, body=body)
+        text = f"HTTP {status}: {one_line(said, _MAX_SAID)}" if said else f"HTTP {status}"
+        refusal = refusal_of(status, body)
+        may_retry = refusal is Refusal.NO
+        if may_retry and asked_s is not None and asked_s > MAX_ASKED_S:
+            may_retry, text = False, f"{text} (it asks to wait for {asked_s:.0f} s)"
+        return cls(text, refusal=refusal, may_retry=may_retry, asked_s=asked_s, status=status, body=body)
 
 
 def refusal_of(status: int, body: str) -> Refusal:
@@ -78,10 +84,10 @@ def refusal_of(status: int, body: str) -> Refusal:
     return Refusal.NO if status in _RETRIED or status >= 500 else Refusal.THIS
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, most: int = _MAX_TEXT) -> str:
     """A text from outside on one short line, without characters that do something to a terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _MAX_TEXT]).split())
-    return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 3]}..."
+    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def _message(body: str) -> str:

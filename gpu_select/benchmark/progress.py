@@ -29,9 +29,9 @@ class ModelProgress:
     """Not made, as the model has been given up."""
 
     @property
-    def finished(self) -> int:
-        """Answered, failed or given up."""
-        return self.answered + self.failed + self.skipped
+    def made(self) -> int:
+        """Answered or failed."""
+        return self.answered + self.failed
 
 
 class Progress:
@@ -53,17 +53,17 @@ class Progress:
         return sum(model.total for model in self.models)
 
     @property
-    def finished(self) -> int:
+    def made(self) -> int:
         """Those that are over."""
-        return sum(model.finished for model in self.models)
+        return sum(model.made for model in self.models)
 
     def rate(self) -> float:
         """Calls a second, over about the last minute; 0 before the first is over."""
-        now, called = self._clock(), sum(model.answered + model.failed for model in self.models)
+        now, made = self._clock(), self.made
         if now - self._samples[-1][0] >= _SAMPLE_S:
-            self._samples.append((now, called))
+            self._samples.append((now, made))
         start, before = self._samples[0]
-        return (called - before) / (now - start) if now > start else 0.0
+        return (made - before) / (now - start) if now > start else 0.0
 
     def errors(self) -> str:
         """Errors by model on one line, empty without any."""
@@ -72,11 +72,12 @@ class Progress:
 
     def line(self) -> str:
         """All of it on one line."""
-        total, finished, rate = self.total, self.finished, self.rate()
-        share = finished / total if total else 1.0
-        left = f", {_duration((total - finished) / rate)} left" if rate and finished < total else ""
+        total, made, rate = self.total, self.made, self.rate()
+        share = made / total if total else 1.0
+        n_left = total - made - sum(model.skipped for model in self.models)
+        left = f", {_duration(n_left / rate)} left" if rate and n_left else ""
         errors = self.errors()
-        return f"{finished} of {total} calls ({share:.1%}), {rate:.1f}/s{left}" + (f"; {errors}" if errors else "")
+        return f"{made} of {total} calls ({share:.1%}), {rate:.1f}/s{left}" + (f"; {errors}" if errors else "")
 
 
 class Observer(Protocol):

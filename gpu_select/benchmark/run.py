@@ -92,7 +92,7 @@ def run_benchmark(
             {question.query for question in questions},
             {lane.target.name: lane.stopped for lane in lanes if lane.stopped is not None},
         )
-    calls = sum(lane.progress.answered + lane.progress.failed for lane in lanes)
+    calls = sum(lane.progress.made for lane in lanes)
     return BenchmarkResult(models, calls, is_interrupted)
 
 
@@ -141,22 +141,20 @@ async def _run(
 
 
 async def _work(runner: Runner, recorder: Recorder, plan: Plan, file: AnswerFile, n_scoring: int) -> None:
-    syncing = asyncio.ensure_future(_sync(file))
     answers = iter(plan.again)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(runner.run())
-            for _ in range(n_scoring):
-                group.create_task(_score_again(runner, recorder, answers))
+            syncing = group.create_task(_sync(file))
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(runner.run())
+                for _ in range(n_scoring):
+                    inner.create_task(_score_again(runner, recorder, answers))
+            syncing.cancel()
     except BaseExceptionGroup as errors:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
-    finally:
-        syncing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await syncing
 
 
 async def _score_again(runner: Runner, recorder: Recorder, answers: Iterator[tuple[Span, Question]]) -> None:

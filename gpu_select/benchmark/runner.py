@@ -13,7 +13,7 @@ from gpu_select.benchmark.lanes import Lane, Lanes, resolve
 from gpu_select.benchmark.progress import Observer
 from gpu_select.benchmark.questions import Question
 from gpu_select.benchmark.recorder import Recorder
-from gpu_select.benchmark.retry import MAX_ASKED_S, wait_s
+from gpu_select.benchmark.retry import wait_s
 
 __all__ = ["Runner"]
 
@@ -122,15 +122,14 @@ class Runner:
                 failure = error
             finally:
                 self.n_calling -= 1
-            asked_s = failure.asked_s
-            if n_tries > self._retries or not failure.may_retry or (asked_s or 0.0) > MAX_ASKED_S:
+            if n_tries > self._retries or not failure.may_retry:
                 return failure, n_tries
             if not lane.progress.retries and not lane.progress.answered:
                 self._observer.say(f"{lane.target.name}: {failure}; trying again")
             lane.progress.retries += 1
             self._observer.change()
             self._fill()
-            await self._pause(lane, wait_s(n_tries, asked_s, self._rng))
+            await self._pause(lane, wait_s(n_tries, failure.asked_s, self._rng))
             if not await self._take_place(lane):
                 return None, n_tries
 

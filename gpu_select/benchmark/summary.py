@@ -50,7 +50,8 @@ class ModelSummary:
 
 @dataclass
 class _Seen:
-    answered: int = 0
+    answered: set[str] = field(default_factory=set)
+    """The queries: records of another tool may repeat one."""
     cut: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     columns: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in _COLUMNS})
@@ -62,7 +63,7 @@ def summarise(
     """Sum up records, those of other models and queries left out.
 
     Args:
-        records: each pair once.
+        records: of a file that has been compacted.
         models: in the order of the result.
         queries: their texts.
         stopped: by model, why it was given up.
@@ -75,7 +76,7 @@ def summarise(
         if not is_answer(record):
             of_model.errors[str(record.get("error") or "no reason is known")] += 1
             continue
-        of_model.answered += 1
+        of_model.answered.add(record["query"])
         of_model.cut += record.get("finish_reason") == "length"
         for name, column in of_model.columns.items():
             value = record.get(name)
@@ -90,10 +91,10 @@ def _summary(model: str, n_queries: int, seen: _Seen, stopped: str | None) -> Mo
     return ModelSummary(
         model=model,
         queries=n_queries,
-        answered=seen.answered,
+        answered=len(seen.answered),
         scored=len(performance),
         failed=failed,
-        missing=max(0, n_queries - seen.answered - failed),
+        missing=max(0, n_queries - len(seen.answered) - failed),
         cut_at_max_tokens=seen.cut,
         mean_performance=math.fsum(performance) / len(performance) if performance else None,
         median_response_time=_quantile(response, 0.5),

@@ -97,7 +97,8 @@ def _benchmark(
         entries = read_models(model_config, expanded=True)
     else:
         entries = named_models(models or [])
-        api_key = api_key or next((key for name in _KEYS if (key := os.environ.get(name))), None)
+        if api_key is None:
+            api_key = next((key for name in _KEYS if (key := os.environ.get(name))), None)
     settings = CallSettings(endpoint, max_tokens, temperature, timeout, api_key)
     targets = resolve_targets(entries, settings, given)
     questions, warnings = read_questions(queries, limit=limit, check_metric=metric_of)

@@ -38,7 +38,7 @@ class ShownProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._is_shown and self._progress is not None and self._progress.finished:
+        elif self._is_shown and self._progress is not None and self._progress.made:
             click.echo(self._progress.line(), err=True)
 
     def begin(self, progress: Progress, answered: int) -> None:
@@ -61,7 +61,7 @@ class ShownProgress:
             return
         if self._bar is not None:
             self._bar.set_postfix_str(progress.errors(), refresh=False)
-            self._bar.update(progress.finished - self._bar.n)
+            self._bar.update(progress.made - self._bar.n)
             return
         progress.rate()
         now = time.monotonic()

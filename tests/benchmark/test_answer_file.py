@@ -155,7 +155,7 @@ def test_names_that_cannot_be_appended_to(tmp_path):
     for name in ("-", "out.jsonl.gz", "out.jsonl.zst"):
         with pytest.raises(OutputError, match=r"expected the name of a plain \.jsonl file, as records are appended$"):
             AnswerFile(name)
-    with pytest.raises(OutputError, match="^cannot write /dev/null: expected a plain file, as records are appended$"):
+    with pytest.raises(OutputError, match=r"^cannot write /dev/null: expected a plain file, as records are appended$"):
         AnswerFile("/dev/null")
     with pytest.raises(OutputError, match=r"^cannot write .*: Is a directory$"):
         AnswerFile(tmp_path)
@@ -227,8 +227,8 @@ def test_a_full_disk_takes_nothing_that_is_there(path, monkeypatch):
             file.append(row(1, response="x" * 50))
         assert path.read_bytes() == lines(row(0)).replace(b": ", b":").replace(b", ", b",")
         file.drop(span)
+        monkeypatch.setattr(os, "replace", lambda *_: full(0, b""))
         with pytest.raises(OutputError, match="No space left"):
-            monkeypatch.setattr(os, "replace", lambda *_: full(0, b""))
             file.compact()
         monkeypatch.undo()
         assert load(file) == [row(0)]

@@ -224,6 +224,11 @@ def test_what_a_refusal_says_has_a_bound(target, monkeypatch):
     assert str(failure(target, script({"status": 400, "body": "x" * 300_000}))).startswith("HTTP 400")
 
 
+def test_what_a_server_says_does_nothing_to_a_terminal(target):
+    failed = failure(target, script({"raw": json.dumps({"error": {"message": "a\x1b[2J\nb"}})}))
+    assert str(failed) == "an error: a [2J b"
+
+
 # ---------------------------------------------------------------- servers that take other options
 
 

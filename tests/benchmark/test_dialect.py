@@ -35,7 +35,7 @@ ALL = Dialect()
         ("property 'stream_options' is unsupported, did you mean 'stream'?", replace(ALL, stream_usage=False)),
         ('{"loc": ["body", "stream_options", "include_usage"]}', replace(ALL, stream_usage=False)),
         (
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
             replace(ALL, max_tokens_name="max_completion_tokens"),
         ),
         (

@@ -42,11 +42,18 @@ def test_an_account_without_credit_is_no_matter_of_time():
         ("<html>\n  not\x1b[31m here", "HTTP 404: <html> not [31m here"),
         ("[]", "HTTP 404: []"),
         ("", "HTTP 404"),
-        ("x" * 1000, f"HTTP 404: {'x' * 287}..."),
+        ("x" * 1000, f"HTTP 404: {'x' * 237}..."),
     ],
 )
 def test_what_the_server_says_on_one_line(body, text):
     assert str(CallFailedError.of_status(404, body, None)) == text
+
+
+def test_a_wait_that_is_too_long_is_said_and_not_waited_for():
+    soon, late = (CallFailedError.of_status(429, "quota", asked_s) for asked_s in (300.0, 86_400.0))
+    assert (str(soon), soon.may_retry, soon.asked_s) == ("HTTP 429: quota", True, 300.0)
+    assert (str(late), late.may_retry) == ("HTTP 429: quota (it asks to wait for 86400 s)", False)
+    assert late.refusal is Refusal.NO
 
 
 def test_a_redirect_says_why_it_is_not_followed():

@@ -148,7 +148,7 @@ def test_answers_that_were_asked_for_otherwise_are_refused(plan, tmp_path, setti
 
 def test_all_of_them_are_counted(plan):
     questions = [Q | {"query": f"q{i}"} for i in range(4)]
-    with pytest.raises(DataError, match="line 1: .*, as were 3 more: answers of one file"):
+    with pytest.raises(DataError, match=r"line 1: .*, as were 3 more: answers of one file"):
         plan(*[answer(q["query"]) for q in questions], questions=questions, targets=[target(max_tokens=1)])
 
 

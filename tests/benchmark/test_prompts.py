@@ -103,6 +103,6 @@ def test_good_choices(choices):
 @pytest.mark.parametrize("choices", [5, True, [], {}, ["x"] * 11, {"text": ["x"] * 11, "label": list("ABCDEFGHIJK")}])
 def test_bad_choices(choices):
     with pytest.raises(
-        ValueError, match="^choices: expected a text, a list of at most 10 texts, a mapping from letter"
+        ValueError, match=r"^choices: expected a text, a list of at most 10 texts, a mapping from letter"
     ):
         check_choices(choices)

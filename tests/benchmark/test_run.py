@@ -192,7 +192,8 @@ def test_models_of_a_file_and_what_wins_over_what(benchmark, server, tmp_path, o
     config = tmp_path / "models.yaml"
     config.write_text(
         "models:\n"
-        "- {name: x, endpoint: 'http://127.0.0.1:${PORT}/v1', max_tokens: 7, pricing: {prompt_per_1m: 1, completion_per_1m: 2}}\n"
+        "- {name: x, endpoint: 'http://127.0.0.1:${PORT}/v1', max_tokens: 7,"
+        " pricing: {prompt_per_1m: 1, completion_per_1m: 2}}\n"
         "- {name: y, endpoint: 'http://127.0.0.1:${PORT}/v1', temperature: 0.5, headers: {X-Token: 'T ${TOKEN}'}}\n"
     )
     queries = tmp_path / "queries.jsonl"
@@ -287,8 +288,7 @@ def test_code_is_not_run_unless_that_is_allowed(benchmark, server, output, read_
     assert record["unscored"] == "no score; code_eval needs --allow-code-execution"
     try:
         Scorer(allow_code_execution=True).close()
-    except IsolationError as error:
-        assert benchmark(questions, "--allow-code-execution", models="x").err == f"error: {error}\n"
+    except IsolationError:
         pytest.skip("this system cannot isolate code")
     assert benchmark(questions, "--allow-code-execution", models="x").status == 0
     (record,) = read_lines(output)

@@ -160,12 +160,12 @@ def test_what_fails_is_tried_again_until_it_works_or_retries_are_used_up(world, 
     assert sorted(world.recorder.errors) == [("a", "q1", "HTTP 502", 3), ("a", "q2", "HTTP 400", 1)]
     assert no_waits == [(1, None), (2, 3.0), (1, None), (2, None)]
     progress = world.lanes[0].progress
-    assert (progress.answered, progress.failed, progress.retries, progress.finished) == (2, 2, 4, 4)
+    assert (progress.answered, progress.failed, progress.retries, progress.skipped) == (2, 2, 4, 0)
     assert world.said == ["a: HTTP 500; trying again"]
 
 
-def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(world):
-    world.failures["a", "q0"] = [CallFailedError("HTTP 429: tomorrow", asked_s=86_400.0)]
+def test_what_no_other_try_helps_against_is_not_tried_again(world):
+    world.failures["a", "q0"] = [CallFailedError("HTTP 429: tomorrow", may_retry=False)]
     world.run({"a": None}, 1)
     assert world.recorder.errors == [("a", "q0", "HTTP 429: tomorrow", 1)]
 
@@ -195,7 +195,7 @@ def test_a_model_that_refuses_everything_is_given_up_and_others_go_on(world):
     assert len(world.recorder.answers) == 100
     (said,) = world.said
     assert said.startswith("a: given up after 3 refusals; check its name, endpoint and key (HTTP 401: bad key); 9")
-    assert world.lanes[0].progress.finished == 100
+    assert world.lanes[0].progress.made + world.lanes[0].progress.skipped == 100
 
 
 def test_giving_a_model_up_ends_the_waits_of_its_calls(world, monkeypatch):
@@ -238,7 +238,7 @@ def test_a_stop_lets_calls_end_that_are_under_way_and_begins_no_more(world, monk
     assert sorted(query for _, query, *_ in world.recorder.answers) == ["q0", "q1", "q1", "q2", "q2"]
     assert ("a", "q0") not in [(name, query) for name, query, *_ in world.recorder.answers]
     assert world.recorder.errors == []
-    assert sum(lane.progress.finished for lane in world.lanes) == 100
+    assert sum(lane.progress.made + lane.progress.skipped for lane in world.lanes) == 100
 
 
 def test_a_stop_while_calls_come_back(world, monkeypatch):

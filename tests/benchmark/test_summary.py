@@ -7,7 +7,7 @@ from gpu_select.benchmark.summary import ModelSummary, summarise, summary_table
 
 
 def answer(query, model, **more):
-    return {"query": query, "model_name": model, "response": "x", **more}
+    return {"query": query, "model_name": model, "response": "x"} | more
 
 
 def test_a_model_on_the_queries_of_this_run():
@@ -60,6 +60,12 @@ def test_a_model_on_the_queries_of_this_run():
 
 def test_nothing_is_known_of_a_model_that_was_not_called():
     assert summarise([], ["a"], {"q"}, {}) == [ModelSummary("a", queries=1, missing=1)]
+
+
+def test_a_query_that_another_tool_asked_twice_is_answered_once():
+    records = [answer("q", "a", performance=1.0), answer("q", "a", performance=0.0, response="y")]
+    (found,) = summarise(records, ["a"], {"q", "p"}, {})
+    assert (found.answered, found.missing, found.scored, found.mean_performance) == (1, 1, 2, 0.5)
 
 
 def test_of_one_answer():
