@@ -28,7 +28,8 @@ def test_forms_of_choices(choices):
 
 
 @pytest.mark.parametrize(
-    "choices", [None, "", 5, "Rome,Paris", "[" * 100_000, "{'a'", "[1", "A) Rome\nC) Paris", "x" * 200_000, {"text": "Rome"}]
+    "choices",
+    [None, "", 5, "Rome,Paris", "[" * 100_000, "{'a'", "[1", "A) Rome\nC) Paris", "x" * 200_000, {"text": "Rome"}],
 )
 def test_what_cannot_be_taken_apart_is_unknown(choices):
     assert parse_choices(choices) == Choices()
@@ -41,7 +42,18 @@ def test_labels_of_the_data_set_are_kept():
 
 @pytest.mark.parametrize(
     ("truth", "letter"),
-    [("A", "A"), ("j", "J"), (0, "A"), (9, "J"), (10, None), (-1, None), ("1", "A"), ("10", "J"), ("11", None), (True, None)],
+    [
+        ("A", "A"),
+        ("j", "J"),
+        (0, "A"),
+        (9, "J"),
+        (10, None),
+        (-1, None),
+        ("1", "A"),
+        ("10", "J"),
+        ("11", None),
+        (True, None),
+    ],
 )
 def test_truths_without_choices(truth, letter):
     assert letter_of_truth(truth, Choices()) == letter

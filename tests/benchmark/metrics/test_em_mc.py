@@ -156,5 +156,11 @@ def test_any_text_gives_a_letter_or_none(response):
 
 
 def test_long_texts_are_quick():
-    for text in ("answer is " + " " * 50_000, "answer " * 20_000, "(" * 100_000, "answer is the " * 10_000, "a" * 200_000):
+    for text in (
+        "answer is " + " " * 50_000,
+        "answer " * 20_000,
+        "(" * 100_000,
+        "answer is the " * 10_000,
+        "a" * 200_000,
+    ):
         chosen_letter(text)

@@ -28,7 +28,8 @@ def test_the_final_number_is_the_solution_s(response):
 
 
 @pytest.mark.parametrize(
-    "response", ["", "none", "1.1", "110", "-11", "11 or 12", "#### 12 (not 11)", r"11, so \boxed{12}", "The answer is 12, not 11"]
+    "response",
+    ["", "none", "1.1", "110", "-11", "11 or 12", "#### 12 (not 11)", r"11, so \boxed{12}", "The answer is 12, not 11"],
 )
 def test_another_final_number_is_wrong(response):
     assert gsm8k(response, [SOLUTION]) == 0.0

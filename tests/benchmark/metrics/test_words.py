@@ -50,7 +50,13 @@ def test_words_of_words_are_the_same(text):
 
 @pytest.mark.parametrize(
     ("text", "run", "expected"),
-    [("i know", "no", False), ("oh no", "no", True), ("a b c", "b c", True), ("a b c", "a c", False), ("ab c", "b", False)],
+    [
+        ("i know", "no", False),
+        ("oh no", "no", True),
+        ("a b c", "b c", True),
+        ("a b c", "a c", False),
+        ("ab c", "b", False),
+    ],
 )
 def test_runs_are_whole_words(text, run, expected):
     assert contains_run(text.split(), run.split()) is expected
