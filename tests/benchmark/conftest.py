@@ -1,4 +1,4 @@
-"""A server of models in another process, and benchmarks of it."""
+"""Isolation of this system, a server of models in another process, and benchmarks of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,14 +17,68 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiohttp")
+from gpu_select.errors import IsolationError
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("model_server.py")
+
+
+@pytest.fixture(scope="session")
+def isolation() -> Any:
+    """The strongest isolation of this system."""
+    if sys.platform != "linux":
+        pytest.skip("code is isolated on Linux only")
+    from gpu_select.benchmark.sandbox.finding import find_isolation
+
+    try:
+        return find_isolation()
+    except IsolationError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def weaker_isolation(isolation: Any) -> Any:
+    """Call with namespaces= and landlock=: an isolation by those alone, tried."""
+    from gpu_select.benchmark.sandbox.confinement import Confinement
+    from gpu_select.benchmark.sandbox.finding import what_gets_out
+    from gpu_select.benchmark.sandbox.isolation import Isolation
+
+    def build(*, namespaces: bool, landlock: bool) -> Any:
+        python, readable = sys.executable, isolation.confinement.readable
+        if not namespaces and os.geteuid() == 0 and not _all_can_read(readable):
+            python, readable = _readable_python()
+        found = Isolation(Confinement(namespaces, landlock, isolation.confinement.uid, readable), python)
+        if fault := what_gets_out(found):
+            pytest.skip(f"this system does not isolate so: {fault}")
+        return found
+
+    return build
+
+
+def _all_can_read(paths: tuple[str, ...]) -> bool:
+    folders = {folder for path in paths for folder in (Path(path), *Path(path).parents)}
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in folders if folder.is_dir())
+
+
+def _readable_python() -> tuple[str, tuple[str, ...]]:
+    """A Python that is not in somebody's home, and the paths of its library."""
+    code = (
+        "import json, sys\nfrom gpu_select.benchmark.sandbox.finding import readable_paths\n"
+        "print(json.dumps([sys.version_info >= (3, 11), readable_paths()]))"
+    )
+    for python in ("/usr/local/bin/python3", "/usr/bin/python3"):
+        if os.access(python, os.X_OK):
+            out = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+            is_new, paths = json.loads(out) if out else (False, [])
+            if is_new and _all_can_read(tuple(paths)):
+                return python, tuple(paths)
+    pytest.skip("needs a Python of 3.11 or newer that every user can read")
 
 
 @pytest.fixture(scope="session")
 def model_server() -> ModuleType:
     """The module model_server.py."""
+    pytest.importorskip("aiohttp")
     spec = importlib.util.spec_from_file_location(PROGRAM.stem, PROGRAM)
     assert spec is not None
     assert spec.loader is not None
@@ -75,12 +130,13 @@ def _serve(*options: object) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., contextlib.AbstractContextManager[Server]]:
     """Call with the options of model_server.py: a server of one's own, as a context manager."""
+    pytest.importorskip("aiohttp")
     return _serve
 
 
 @pytest.fixture(scope="session")
-def _server() -> Iterator[Server]:
-    with _serve() as server:
+def _server(serve: Callable[..., contextlib.AbstractContextManager[Server]]) -> Iterator[Server]:
+    with serve() as server:
         yield server
 
 

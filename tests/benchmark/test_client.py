@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+pytest.importorskip("aiohttp")
+
 from gpu_select import __version__
 from gpu_select.benchmark import client as module
 from gpu_select.benchmark.client import Client, open_session

@@ -5,6 +5,8 @@ import itertools
 
 import pytest
 
+pytest.importorskip("aiohttp")
+
 from gpu_select.benchmark.failure import Refusal
 from gpu_select.benchmark.lanes import Lane, Lanes, resolve
 from gpu_select.benchmark.questions import Question

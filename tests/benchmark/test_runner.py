@@ -7,6 +7,8 @@ from collections import Counter
 
 import pytest
 
+pytest.importorskip("aiohttp")
+
 from gpu_select.benchmark import runner as module
 from gpu_select.benchmark.answer import Answer
 from gpu_select.benchmark.failure import CallFailedError, Refusal

@@ -11,8 +11,10 @@ __all__ = ["commongen_coverage", "concepts_of"]
 
 
 def concepts_of(truths: list[str]) -> list[list[str]]:
-    """The distinct concepts, each as its words; a text names them between commas, or one a blank if it has none."""
-    parts = [part for truth in truths for part in re.split(r"[,;\n]" if re.search(r"[,;\n]", truth) else r"\s", truth)]
+    """The distinct concepts, each as its words: of a list, or of a text between commas or `#`, or else blanks."""
+    parts = [part for truth in truths for part in re.split(r"[,;#\n]", truth)]
+    if len(parts) == 1:
+        parts = parts[0].split()
     distinct = dict.fromkeys(tuple(words(part, articles=True)) for part in parts)
     return [list(concept) for concept in distinct if concept]
 

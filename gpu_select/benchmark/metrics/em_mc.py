@@ -16,6 +16,7 @@ __all__ = ["chosen_letter", "em_mc"]
 
 _DECORATION = re.compile(r"[*`$]|\\(?:text(?:bf|rm|it)?|math(?:bf|rm|it))\s*\{([^{}]*)\}")
 _UNKNOWN = Choices()
+_DIGITS = Choices(labels=tuple("123456789"))
 
 
 def em_mc(response: str, ground_truth: Any, choices: Any) -> float:
@@ -29,7 +30,10 @@ def em_mc(response: str, ground_truth: Any, choices: Any) -> float:
     truths = ground_truth if isinstance(ground_truth, (list, tuple)) else [ground_truth]
     right = {letter_of_truth(truth, parsed) for truth in truths} - {None}
     if right:
-        return float(chosen_letter(response, parsed) in right)
+        chosen = chosen_letter(response, parsed)
+        if chosen is None and not parsed.labels and any(str(truth).strip().isdigit() for truth in truths):
+            chosen = chosen_letter(response, _DIGITS)
+        return float(chosen in right)
     # the truth is a text, and the choices are not known: there is no letter to compare
     runs = [words(text) for text in accepted_answers(truths)]
     return float(any(run and contains_run(words(response), run) for run in runs))

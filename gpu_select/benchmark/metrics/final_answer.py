@@ -8,10 +8,9 @@ __all__ = ["last_boxed", "last_stated"]
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)(?:\s*\{|\s+(?P<bare>[^\s{}$\\]+))")
 _STATED = re.compile(
-    r"\banswer\b(?:\s+(?:to|of|for)\b[^.\n:]{0,80})?\s*(?:\*\*|__)?\s*(?:\bis\b(?:\s*:)?|\bwould be\b|\bmust be\b|:|=)"
-    r"(?:\s*(?:\*\*|__))?\s*(?P<rest>[^\n]*(?:\n\s*(?:\\\[|\$\$)[^\n]*(?:\n[^\n]*)?)?)",
-    re.IGNORECASE,
+    r"\banswer\b(?: (?:to|of|for)\b[^.\n:]{0,80})? ?(?:(?:is|would be|must be)\b ?:?|[:=])", re.IGNORECASE
 )
+_DISPLAYED = {"$$": "$$", "\\[": "\\]"}
 _MAX_BOXES = 1000
 
 
@@ -40,6 +39,10 @@ def _balanced(text: str, start: int) -> str | None:
 
 
 def last_stated(text: str) -> str | None:
-    """The rest of the line, or the display formula, after the last "answer is" or "answer:"."""
-    stated = [match["rest"].strip() for match in _STATED.finditer(text)]
-    return stated[-1] or None if stated else None
+    """What follows the last "answer is" or "answer:": a display formula, or the rest of the line or the next one."""
+    # single blanks and line ends: the pattern need not expect more
+    text = "\n".join(filter(None, (" ".join(line.split()) for line in text.replace("**", "").splitlines())))
+    stated = list(_STATED.finditer(text))
+    rest = text[stated[-1].end() :].strip() if stated else ""
+    end = rest.find(_DISPLAYED[rest[:2]], 2) if rest[:2] in _DISPLAYED else -1
+    return (rest.partition("\n")[0] if end < 0 else rest[: end + 2]) or None

@@ -12,6 +12,7 @@ _SENTENCE_END = re.compile(r"(?<=[^\d\s])[.!]\s|[.!]\s+(?=[A-Z])|[.!]\s*$")
 _ONE_DIGIT_FRACTION = re.compile(r"\\frac\s*(?:(\d)|\{([^{}]*)\})\s*(?:([\da-z])|\{([^{}]*)\})")
 _ONE_SIGN_ROOT = re.compile(r"\\sqrt\s*([\da-z])")
 _GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,!;: ]|,\\!)+(?=\d{3}(?!\d))")
+_MAX_STATED = 2000
 _ASSIGNED = re.compile(r"^[a-zA-Z](?:\([a-z]\))?\s*(?:=|\\in)\s*")
 _REPLACED = (
     (re.compile(r"\\[dt]frac"), r"\\frac"),
@@ -32,7 +33,7 @@ _REPLACED = (
 
 def unwrapped(text: str) -> str:
     """A stated answer without what surrounds it: sentence, formula signs, emphasis, full stop."""
-    text = text.strip().strip("*_ ").strip()
+    text = text.strip()[:_MAX_STATED].strip("*_ ").strip()
     end = _SENTENCE_END.search(_DELIMITED.sub(lambda match: "x" * len(match[0]), text))
     text = text[: end.start()] if end else text
     formulas = ["".join(group or "" for group in match).strip() for match in _DELIMITED.findall(text)]

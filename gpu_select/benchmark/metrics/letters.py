@@ -9,7 +9,7 @@ __all__ = ["LetterPatterns", "letter_patterns"]
 
 # A capital letter is none of the choices at the start of a word, a formula, "B.C.", "C++" or "B-cell"; A and I are none
 # where they go on as an article or a pronoun do. A small letter is one only where a clause ends behind it.
-_GOING_ON = r"(?![\w'\u2019+#]|-\w|\.\w| ?[=^<>]| [-+*/] )"
+_GOING_ON = r"(?![\w'\u2019+#]|-\w|\.\w| ?[=^]| ?[<>](?!/)| [-+*/] )"
 _ARTICLE = r"(?! (?!because|since|as\b|and\b|is\b|which|due|for\b|with\b|or\b)[a-z])"
 _CLAUSE_END = r"(?= ?(?:[.,;:!)\]\"']|$))"
 
@@ -17,14 +17,14 @@ _ANSWER = (
     r"\b(?i:(?:correct|right|best|final|chosen|my) (?:answer|choice|option|one|letter|response|statement)|answer)"
     r"(?i: (?:choice|option|letter))?"
 )
-_LINK = r"(?:(?i:[^.\n:]{0,80}?\b(?:is|be)\b)|(?i: ?(?:->|[:=\u2192\u2013-])))\s?(?i:is\b)? ?:?"
+_LINK = r"(?:(?i:[^.\n:]{0,80}?\b(?:is|be)\b)|(?i: ?(?:->|[:=>\u2192\u2013-])))\s?(?i:is\b)? ?:?"
 _CHOOSE = (
     r"\b(?i:choose|chose|pick|select|go with|going with|say|think|believe|guess)(?i: that)?(?i: it(?:['\u2019]s| is))?"
 )
 _IT_IS = r"\b(?i:it(?:['\u2019]s| is| must be| should be| would be))"
 _SO = r"(?:^|[,;:.] )(?i:so|thus|therefore|hence)[,:]?"
 _FILLER = r"(?i: ?(?:(?:(?:most )?likely|probably|therefore|thus|clearly|the|option|choice|letter)\b ?){0,4}:?)\s?"
-_RIGHT = r"(?i: (?:is|must be|would be|seems)(?: the)?(?: most)? (?:correct|right|best|accurate|answer|true))"
+_RIGHT = r"(?i: (?:is|must be|would be|seems)(?: the)?(?: most)? (?:correct|right|best|accurate|answer))"
 
 
 class LetterPatterns:
@@ -46,7 +46,7 @@ class LetterPatterns:
             )
         )
         """An answer that says which letter it is."""
-        self.alone = re.compile(rf"\(? ?([{either}]) ?\)? ?[.:]?")
+        self.alone = re.compile(rf"(?i:(?:option|choice|answer):? )?[(\"'\u201c]? ?([{either}]) ?[)\"'\u201d]? ?[.:]?")
         """A whole line that is a letter."""
         self.leading = re.compile(rf"\(?([{names}])[.):](?: \S|$)")
         """The start of a line such as "B) text"."""

@@ -67,7 +67,7 @@ def _put(value: Any, parts: list[bytes], handle_of: Callable[[Any], Handle] | No
     elif isinstance(value, (bytes, bytearray)):
         parts += (b"b" if isinstance(value, bytes) else b"a", _sized(bytes(value)))
     elif isinstance(value, (list, tuple, set, frozenset)):
-        tag, kind = next((tag, kind) for tag, kind in _SEQUENCES.items() if isinstance(value, kind))
+        tag = next(tag for tag, kind in _SEQUENCES.items() if isinstance(value, kind))
         items = list(value)
         parts += (tag, len(items).to_bytes(4, "big"))
         for item in items:

@@ -114,7 +114,7 @@ def entry_point(sources: list[str], prompt: str, namespace: dict[str, Any]) -> s
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and callable(namespace.get(node.name)):
                 functions.pop(node.name, None)  # the later definition counts, in its place
                 functions[node.name] = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-    names = [name for name in functions if not name.startswith(("test", "check", "main"))]
+    names = [name for name in functions if name not in ("check", "main") and not name.startswith("test_")]
     uncalled = [name for name in names if not any(name in used for other, used in functions.items() if other != name)]
     found = uncalled or names
     return found[-1] if found else None
