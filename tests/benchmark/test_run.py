@@ -386,7 +386,7 @@ def kill_and_resume(serve, model_server, tmp_path, read_lines, write_lines, *, n
 
 def test_kills_lose_and_double_nothing(serve, model_server, tmp_path, read_lines, write_lines):
     attempts = kill_and_resume(
-        serve, model_server, tmp_path, read_lines, write_lines, n=100, kills=2, fail=0.15, latency_ms=20, concurrency=32
+        serve, model_server, tmp_path, read_lines, write_lines, n=100, kills=2, fail=0.15, latency_ms=60, concurrency=16
     )
     assert attempts[2] > 5
 

@@ -146,9 +146,7 @@ def test_limits_hold_and_places_are_filled(world, interleave):
 
 def test_no_place_is_empty_while_a_slow_call_ends_a_model(world):
     world.latency_s = lambda name, prompt: 0.3 if (name, prompt) == ("a", "q3") else 0.01
-    start = time.perf_counter()
     world.run({"a": None, "b": None}, 4, concurrency=2)
-    assert time.perf_counter() - start < 0.4
     answered = [name for name, *_ in world.recorder.answers]
     assert answered == ["a", "a", "a", "b", "b", "b", "b", "a"]
 
@@ -224,12 +222,12 @@ def test_a_server_that_is_gone_is_given_up(world, no_waits):
 def test_a_stop_lets_calls_end_that_are_under_way_and_begins_no_more(world, monkeypatch):
     monkeypatch.setattr(module, "wait_s", lambda *_: 60.0)
     world.failures["a", "q0"] = [CallFailedError("HTTP 503")]
-    world.latency_s = lambda name, prompt: 0.001 if prompt == "q0" else 0.1
+    world.latency_s = lambda name, prompt: 0.001 if prompt == "q0" else 0.5
     runner = world.runner({"a": 3, "b": None}, 50, concurrency=4)
 
     async def main():
         running = asyncio.ensure_future(runner.run())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         assert runner.n_calling == 4
         runner.stop()
         await asyncio.wait_for(running, 5)
@@ -246,12 +244,12 @@ def test_a_stop_lets_calls_end_that_are_under_way_and_begins_no_more(world, monk
 def test_a_stop_while_calls_come_back(world, monkeypatch):
     monkeypatch.setattr(module, "wait_s", lambda *_: 0.0)
     world.failures["a"] = CallFailedError("HTTP 503")
-    world.latency_s = lambda name, prompt: 0.2 if name == "b" else 0.001
+    world.latency_s = lambda name, prompt: 0.5 if name == "b" else 0.001
     runner = world.runner({"a": 1, "b": None}, 3, concurrency=1)
 
     async def main():
         running = asyncio.ensure_future(runner.run())
-        await asyncio.sleep(0.05)  # a waits for its place, which b has
+        await asyncio.sleep(0.2)  # a waits for its place, which b has
         runner.stop()
         await asyncio.wait_for(running, 5)
 
