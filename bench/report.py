@@ -277,6 +277,25 @@ def _gateway(document: Document) -> Section:
     return text, [*header, "bare router", "added"], rows
 
 
+def _benchmark(document: Document) -> Section:
+    ways = list(next(iter(document["results"].values()))["calls_per_s"])
+    rows = [
+        [
+            parallel,
+            f"{row['possible_per_s']:,.0f}",
+            *(f"{row['calls_per_s'][way]:,.0f} ({row['share'][way]:.1%})" for way in ways),
+            *(f"{row['cpu_ms_per_call'][way]:.2f} ms" for way in ways),
+        ]
+        for parallel, row in document["results"].items()
+    ]
+    text = (
+        f"**Benchmarks of models**, calls a second at an endpoint that answers after {document['latency_ms']:g} ms, "
+        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; CPU time a call. "
+        f"Medians of {document['repeats']} interleaved runs; load average before: {document['load']:.1f}"
+    )
+    return text, ["calls at once", "possible", *ways, *(f"CPU, {way}" for way in ways)], rows
+
+
 def _domains(document: Document) -> Section:
     rows = [
         [
@@ -308,6 +327,7 @@ SECTIONS: dict[str, Callable[[Document], Section]] = {
     "quality_llmrouter": _quality,
     "domains": _domains,
     "gateway": _gateway,
+    "benchmark": _benchmark,
     "svm": _svm,
     "end_to_end": _end_to_end,
     "selection": _selection,

@@ -15,6 +15,7 @@ __all__ = [
     "GpuSelectError",
     "HubError",
     "InputError",
+    "IsolationError",
     "MissingDependencyError",
     "OutputError",
     "brief",
@@ -92,6 +93,10 @@ class DeviceError(GpuSelectError, ValueError):
 
 class HubError(GpuSelectError, OSError):
     """A hub of models and data could not be reached, refused, or does not have what was asked for."""
+
+
+class IsolationError(GpuSelectError, RuntimeError):
+    """Code of others cannot be run here without a risk."""
 
 
 class MissingDependencyError(GpuSelectError, ImportError):

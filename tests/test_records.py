@@ -116,6 +116,16 @@ def test_calls_that_failed_are_left_out(read):
     assert counts.warnings("file") == ["file: left out 2 records of failed calls"]
 
 
+def test_answers_without_a_score_are_left_out_even_where_records_have_to_be_good(read):
+    unscored = record("q", "a", None, 1.5, unscored="no ground_truth")
+    table, counts = read(unscored, record("q", "b", 0.5, unscored="but it has one"), strict=True)
+    assert table.models == ["b"]
+    assert (counts.unscored, counts.failed_calls, counts.skipped) == (1, 0, 0)
+    assert counts.warnings("file") == ["file: left out 1 records of answers without a score"]
+    with pytest.raises(DataError, match=r"none is usable \(1 of failed calls\) \(1 of answers without a score\)$"):
+        read(unscored, record("q", "a", None, None, error="timeout"))
+
+
 PERFORMANCE = "performance: expected a number in [0, 1], got "
 TIME = "response_time: expected seconds, a number >= 0 and at most 1e9, got "
 
@@ -307,7 +317,7 @@ def test_any_bytes_give_a_table_or_an_error(tmp_path_factory, lines):
         for costs in (table.input_tokens_QM, table.output_tokens_QM, table.cost_usd_QM):
             assert costs is None or not (costs < 0).any()
         assert (np.isnan(table.quality_QM)).sum() == counts.holes
-        assert counts.records == counts.skipped + counts.failed_calls + counts.repeated + len(known)
+        assert counts.records == counts.skipped + counts.failed_calls + counts.unscored + counts.repeated + len(known)
         texts = counts.warnings(path)
     assert all("\n" not in text for text in texts)
 

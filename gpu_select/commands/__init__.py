@@ -15,6 +15,7 @@ from gpu_select.errors import GpuSelectError
 __all__ = ["main"]
 
 _COMMANDS = {
+    "benchmark": "Ask your models the queries of a file, and score their answers.",
     "download": "Get published selectors or benchmark records from a hub.",
     "tune": "Choose settings for training by cross-validation.",
     "train": "Train selectors on benchmark records.",
@@ -56,7 +57,11 @@ def _cli() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit status 0: done; 1: an error, in one line; 2: wrong usage; 3: some rows failed."""
+    """Run the command line.
+
+    Exit status 0: done; 1: an error, in one line; 2: wrong usage; 3: some rows or calls failed; 130: `benchmark` was
+    interrupted, and has finished what was under way.
+    """
     # what users should know comes as one line each on standard error
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from gpu_select.config.environment import expand
 from gpu_select.config.paths import at_index, at_key
 from gpu_select.config.sections import Problems, Section, kind
 from gpu_select.errors import brief
@@ -17,16 +18,14 @@ from gpu_select.yamlio import load_yaml
 __all__ = ["ModelConfig", "parse_models", "read_models"]
 
 _MAX_MODELS = 10_000
+_MOST_TIMEOUT_S = 86_400
 _VARIABLE = re.compile(r"\$\{[^{}]*\}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, token
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model. What a file does not say is None, so that a command's own default can take its place.
-
-    Texts are as they stand in the file: `${VAR}` is not replaced yet.
-    """
+    """One model. What a file does not say is None, so that a command's own default can take its place."""
 
     name: str
     endpoint: str | None = None
@@ -37,21 +36,32 @@ class ModelConfig:
     max_tokens: int | None = None
     """Most tokens of an answer."""
     temperature: float | None = None
+    concurrency: int | None = None
+    """Most calls at once that `gpu-select benchmark` makes; None for no limit of its own."""
+    timeout_s: float | None = None
+    """How long `gpu-select benchmark` waits for a whole answer."""
     input_price_usd: float | None = None
     """USD for a million input (prompt) tokens; 0 for a model that costs nothing, None where unknown."""
     output_price_usd: float | None = None
     """USD for a million output (completion) tokens."""
 
+    def own_headers(self) -> dict[str, str]:
+        """The HTTP headers that its key and its `headers` ask for, by lower-case name; `headers` come last."""
+        key = {} if self.api_key is None else {"authorization": f"Bearer {self.api_key}"}
+        return key | {name.lower(): value for name, value in self.headers.items()}
 
-def read_models(path: str | Path) -> tuple[ModelConfig, ...]:
+
+def read_models(path: str | Path, *, expanded: bool = False) -> tuple[ModelConfig, ...]:
     """Read models.yaml.
 
     `models` is a list of mappings, or a mapping from name to settings. Settings: name, endpoint, api_key, headers,
-    max_tokens, temperature, and pricing with prompt_per_1m, completion_per_1m and currency (USD), the names that
-    semantic-router gives them.
+    max_tokens, temperature, concurrency, timeout_s, and pricing with prompt_per_1m, completion_per_1m and currency
+    (USD), the names that semantic-router gives them.
 
     Args:
         path: a YAML file.
+        expanded: replace `${VAR}` by environment variables, which then all have to be set; else texts stay as they
+            stand in the file.
 
     Returns:
         The models in the file's order.
@@ -60,9 +70,10 @@ def read_models(path: str | Path) -> tuple[ModelConfig, ...]:
         InputError: the file cannot be read.
         ConfigError: broken YAML, or every problem of the settings with its path. Secrets are never shown.
     """
+    document = load_yaml(path)
     problems = Problems(str(path))
-    top = Section(load_yaml(path), "", problems)
-    models = parse_models(top.take("models"), "models", problems)
+    top = Section(expand(document, problems.add_missing) if expanded else document, "", problems)
+    models = parse_models(top.take("models"), "models", problems, expanded=expanded)
     top.finish()
     problems.raise_if_any()
     return models
@@ -110,6 +121,8 @@ def _model(section: Section, *, expanded: bool) -> ModelConfig:
         headers=_headers(section),
         max_tokens=section.integer("max_tokens", 1 << 31),
         temperature=section.number("temperature", 100),
+        concurrency=section.integer("concurrency", 1 << 16),
+        timeout_s=section.number("timeout_s", _MOST_TIMEOUT_S, least=0.001),
         input_price_usd=input_price_usd,
         output_price_usd=output_price_usd,
     )

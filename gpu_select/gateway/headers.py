@@ -75,9 +75,7 @@ def endpoint_headers(client: Mapping[str, str], model: ModelConfig, request_id: 
     headers = {name: client[name] for name in _FROM_CLIENT if name in client}
     headers |= {"content-type": "application/json", REQUEST_ID: request_id}
     headers.setdefault("accept-encoding", "identity")
-    if model.api_key is not None:
-        headers["authorization"] = f"Bearer {model.api_key}"
-    return headers | {name.lower(): value for name, value in model.headers.items()}
+    return headers | model.own_headers()
 
 
 def answer_headers(endpoint: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import errno
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +19,7 @@ from gpu_select.gateway.event_log import log_event
 from gpu_select.gateway.gateway import Gateway
 from gpu_select.gateway.keys import is_local
 from gpu_select.gateway.service import Service
+from gpu_select.signals import signal_handlers
 
 __all__ = ["serve"]
 
@@ -53,7 +53,6 @@ def serve(load: Callable[[], Service], host: str, port: int) -> None:
 async def _serve(service: Service, load: Callable[[], Service], sockets: Sequence[socket.socket]) -> None:
     gateway = Gateway(service, load)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     runner = web.AppRunner(
         build_app(gateway),
         access_log=None,
@@ -61,7 +60,7 @@ async def _serve(service: Service, load: Callable[[], Service], sockets: Sequenc
         keepalive_timeout=_KEEPALIVE_S,
         shutdown_timeout=gateway.of_the_start["shutdown_s"],
     )
-    with _signals(loop, {"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": gateway.start_reload}):
+    with signal_handlers({"SIGTERM": stop.set, "SIGINT": stop.set, "SIGHUP": gateway.start_reload}):
         await runner.setup()
         try:
             for listening in sockets:
@@ -133,15 +132,3 @@ async def _end(runner: web.AppRunner, stop: asyncio.Event) -> None:
         finishing.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await finishing
-
-
-@contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, handlers: dict[str, Callable[[], object]]) -> Iterator[None]:
-    known = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
-    for number, handler in known.items():
-        loop.add_signal_handler(number, handler)
-    try:
-        yield
-    finally:
-        for number in known:
-            loop.remove_signal_handler(number)

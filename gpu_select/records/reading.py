@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ class RecordCounts:
     first_skipped: str = ""
     failed_calls: int = 0
     """Records of a call that failed: `error` set and no performance."""
+    unscored: int = 0
+    """Records of an answer that has no score: `unscored` set and no performance."""
     repeated: int = 0
     """Records beyond the first of the same query and model; the table holds the mean."""
     holes: int = 0
@@ -54,6 +56,8 @@ class RecordCounts:
             out.append(f"{path}: left out {self.skipped} of {self.records} records: {self.first_skipped}{rest}")
         if self.failed_calls:
             out.append(f"{path}: left out {self.failed_calls} records of failed calls")
+        if self.unscored:
+            out.append(f"{path}: left out {self.unscored} records of answers without a score")
         if self.repeated:
             out.append(f"{path}: {self.repeated} records repeat a query and model; their mean is used")
         if self.holes:
@@ -109,8 +113,9 @@ def read_outcomes(
                 record, odd = _parse(line)
                 if odd and strict:
                     raise ValueError(odd)
-                if record is None:
-                    counts.failed_calls += 1
+                if isinstance(record, str):
+                    counts.failed_calls += record == "failed"
+                    counts.unscored += record == "unscored"
                     continue
                 if limit is not None and record.query not in query_of and len(query_of) == limit:
                     counts.records -= 1
@@ -140,7 +145,15 @@ def read_outcomes(
                 value = getattr(record, name)
                 column.append(math.nan if value is None else value)
     if not pair_of:
-        found = f" ({counts.first_skipped})" if counts.first_skipped else ""
+        found = "".join(
+            f" ({text})"
+            for text, n in (
+                (counts.first_skipped, counts.skipped),
+                (f"{counts.failed_calls} of failed calls", counts.failed_calls),
+                (f"{counts.unscored} of answers without a score", counts.unscored),
+            )
+            if n
+        )
         raise DataError(
             f"{path}: expected at least one record with query, model_name and performance, "
             f"got {counts.records} records of which none is usable{found}"
@@ -200,8 +213,8 @@ _COLUMNS = ("quality", "latency_s", "input_tokens", "output_tokens", "cost_usd")
 """The fields of a record that a table holds; the last three only where some record has them."""
 
 
-def _parse(line: bytes | None) -> tuple[_Record | None, str]:
-    """One record, None for a failed call, and what is odd about its cost; ValueError tells what is wrong."""
+def _parse(line: bytes | None) -> tuple[_Record | Literal["failed", "unscored"], str]:
+    """One record, or what it is instead, and what is odd about its cost; ValueError tells what is wrong."""
     if line is None:
         raise ValueError(f"expected at most {MAX_LINE_BYTES >> 20} MiB a line, got a longer one")
     try:
@@ -214,8 +227,11 @@ def _parse(line: bytes | None) -> tuple[_Record | None, str]:
         raise ValueError(f"not JSON: {brief(str(error))}") from error
     if not isinstance(record, dict):
         raise ValueError(f"expected a JSON object, got a {type(record).__name__}")
-    if record.get("error") and record.get("performance") is None:
-        return None, ""
+    if record.get("performance") is None:
+        if record.get("error"):
+            return "failed", ""
+        if record.get("unscored"):
+            return "unscored", ""
     costs, odd = _costs(record)
     parsed = _Record(
         query=_text(record, "query"),

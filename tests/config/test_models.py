@@ -30,7 +30,13 @@ def read(tmp_path):
 def test_the_documented_example():
     llama, gpt, custom = read_models(EXAMPLE)
     assert llama == ModelConfig(
-        "llama-3.2-3b", "http://localhost:8000/v1", input_price_usd=0.0, output_price_usd=0.0, headers={}
+        "llama-3.2-3b",
+        "http://localhost:8000/v1",
+        concurrency=8,
+        timeout_s=120.0,
+        input_price_usd=0.0,
+        output_price_usd=0.0,
+        headers={},
     )
     assert gpt.api_key == "${OPENAI_API_KEY}"
     assert (gpt.max_tokens, gpt.temperature) == (1024, 0.0)
@@ -46,6 +52,43 @@ def test_a_mapping_by_name_says_the_same_as_a_list(read):
     assert by_name == read({"models": [{"name": "a", **settings}, {"name": "b:7b"}, {"name": "c"}]})
     assert [model.name for model in by_name] == ["a", "b:7b", "c"]
     assert (by_name[0].input_price_usd, by_name[0].output_price_usd) == (1.0, None)
+
+
+def test_settings_of_benchmarks(read):
+    (model,) = read({"models": [{"name": "a", "concurrency": 3, "timeout_s": 0.5}]})
+    assert (model.concurrency, model.timeout_s) == (3, 0.5)
+    assert (ModelConfig("a").concurrency, ModelConfig("a").timeout_s) == (None, None)
+
+
+def test_variables_are_replaced_where_that_is_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "models.yaml"
+    path.write_text(
+        "models:\n- {name: a, endpoint: 'http://${HOST}/v1', api_key: '${KEY}', max_tokens: '${MOST}'}\n"
+        "- {name: b, headers: {X: 'Token ${KEY}'}}\n"
+    )
+    monkeypatch.delenv("HOST", raising=False)
+    monkeypatch.delenv("MOST", raising=False)
+    monkeypatch.setenv("KEY", "sk-1")
+    with pytest.raises(ConfigError) as caught:
+        read_models(path, expanded=True)
+    assert str(caught.value) == (
+        f"{path}: models[0].endpoint: the environment variable HOST is not set; "
+        "models[0].max_tokens: the environment variable MOST is not set"
+    )
+    monkeypatch.setenv("HOST", "localhost:1")
+    monkeypatch.setenv("MOST", "12")
+    a, b = read_models(path, expanded=True)
+    assert (a.endpoint, a.api_key, a.max_tokens) == ("http://localhost:1/v1", "sk-1", 12)
+    assert b.own_headers() == {"x": "Token sk-1"}
+
+
+def test_an_own_header_wins_over_the_key():
+    assert ModelConfig("a", api_key="k").own_headers() == {"authorization": "Bearer k"}
+    assert ModelConfig("a", api_key="k", headers={"Authorization": "Basic x", "X-Y": "z"}).own_headers() == {
+        "authorization": "Basic x",
+        "x-y": "z",
+    }
+    assert ModelConfig("a").own_headers() == {}
 
 
 def test_secrets_are_not_in_the_repr(read):
@@ -84,6 +127,8 @@ TEXT = "expected a text of one line that is not empty, got"
         (one(max_tokens=0), "models[0].max_tokens: expected an integer from 1 to 2147483648, got 0"),
         (one(max_tokens=1.5), "models[0].max_tokens: expected an integer from 1 to 2147483648, got 1.5"),
         (one(max_tokens=True), "models[0].max_tokens: expected an integer from 1 to 2147483648, got True"),
+        (one(concurrency=0), "models[0].concurrency: expected an integer from 1 to 65536, got 0"),
+        (one(timeout_s=0), "models[0].timeout_s: expected a number from 0.001 to 86400, got 0"),
         (one(temperature=-1), "models[0].temperature: expected a number from 0 to 100, got -1"),
         (one(temperature="hot"), "models[0].temperature: expected a number from 0 to 100, got 'hot'"),
         (one(headers=["a"]), "models[0].headers: expected a mapping, got a list"),

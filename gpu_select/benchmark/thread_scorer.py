@@ -1,0 +1,67 @@
+"""Scores answers in threads, so that neither calls nor the event loop wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from gpu_select.benchmark.failure import one_line
+
+__all__ = ["Scorer", "ThreadScorer"]
+
+_MOST_THREADS = 4
+_NO_TRUTH = "no ground_truth"
+_NO_SCORE = "no score; code_eval needs --allow-code-execution"
+
+_logger = logging.getLogger(__name__)
+
+
+class Scorer(Protocol):
+    """Scores answers, from any thread and in bounded time."""
+
+    def score(
+        self, response: str, *, metric: str | None, ground_truth: object | None, choices: object | None
+    ) -> float | None:
+        """In [0, 1]; None for an answer that cannot be scored."""
+
+
+class ThreadScorer:
+    """Hands records to a scorer.
+
+    Args:
+        scorer: does the work.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.n_threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="score")
+        self._has_crashed = False
+
+    def start(self, record: Mapping[str, Any]) -> asyncio.Future[tuple[float | None, str]]:
+        """Score an answer: a future of the score, and of the reason where there is none."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, self._score, record)
+
+    def close(self) -> None:
+        """Score nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _score(self, record: Mapping[str, Any]) -> tuple[float | None, str]:
+        truth = record.get("ground_truth")
+        if truth is None:
+            return None, _NO_TRUTH
+        try:
+            score = self._scorer.score(
+                record["response"], metric=record.get("metric"), ground_truth=truth, choices=record.get("choices")
+            )
+        except Exception as error:
+            # a fault of ours: the answer has been paid for, and a later run can still score it
+            if not self._has_crashed:
+                self._has_crashed = True
+                _logger.warning("an answer could not be scored: %s: %s", type(error).__name__, one_line(str(error)))
+            return None, f"scoring failed: {type(error).__name__}: {one_line(str(error))}"
+        return score, "" if score is not None else _NO_SCORE

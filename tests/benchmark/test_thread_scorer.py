@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+from gpu_select.benchmark.thread_scorer import ThreadScorer
+
+
+class Stub:
+    def __init__(self, result=0.5):
+        self.result = result
+        self.seen = []
+
+    def score(self, response, **truth):
+        self.seen.append((response, truth, threading.current_thread().name))
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def score(stub, *records):
+    async def main():
+        scores = ThreadScorer(stub)
+        try:
+            return await asyncio.gather(*map(scores.start, records))
+        finally:
+            scores.close()
+
+    return asyncio.run(main())
+
+
+def test_a_score_from_another_thread():
+    stub = Stub(0.25)
+    record = {"query": "q", "response": "r", "metric": "CEM", "ground_truth": "t", "choices": ["a"], "x": 1}
+    assert score(stub, record) == [(0.25, "")]
+    (seen,) = stub.seen
+    assert seen[:2] == ("r", {"metric": "CEM", "ground_truth": "t", "choices": ["a"]})
+    assert seen[2].startswith("score")
+
+
+def test_without_a_truth_nothing_is_scored():
+    stub = Stub()
+    assert score(stub, {"response": "r"}, {"response": "r", "ground_truth": None}) == [(None, "no ground_truth")] * 2
+    assert stub.seen == []
+
+
+def test_an_answer_that_cannot_be_scored_says_why():
+    assert score(Stub(None), {"response": "r", "ground_truth": "t"}) == [
+        (None, "no score; code_eval needs --allow-code-execution")
+    ]
+
+
+def test_a_fault_of_the_scorer_loses_no_answer_and_is_said_once(caplog):
+    with caplog.at_level(logging.WARNING, "gpu_select"):
+        found = score(Stub(ZeroDivisionError("a\nb")), *[{"response": "r", "ground_truth": "t"}] * 3)
+    assert found == [(None, "scoring failed: ZeroDivisionError: a b")] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "an answer could not be scored: ZeroDivisionError: a b"
+    ]
+
+
+def test_the_event_loop_goes_on_meanwhile():
+    class Slow(Stub):
+        def score(self, response, **truth):
+            time.sleep(0.2)
+            return 1.0
+
+    async def main():
+        scores = ThreadScorer(Slow())
+        scoring = scores.start({"response": "r", "ground_truth": "t"})
+        ticks = 0
+        while not scoring.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        scores.close()
+        return ticks
+
+    assert asyncio.run(main()) >= 5
