@@ -53,17 +53,20 @@ def find_isolation() -> Isolation:
 
 def what_gets_out(isolation: Isolation) -> str:
     """What code can do in an isolation and must not, or why nothing can be run; empty where all is well."""
-    with _targets() as attempts:
-        tests = [test for _, test in attempts]
+    try:
         source = Path(probe.__file__).read_text(encoding="utf-8")
-        verdicts = isolation.run([source], "", tests, skip=set(), wall_s=_PROBE_S, assertion_s=_PROBE_S)
-        if verdicts.fault:
-            return verdicts.fault
-        passed = verdicts.passed - verdicts.failed
-        failed = [meaning for i, (meaning, _) in enumerate(attempts) if i not in passed]
-        if len(failed) == len(attempts):
-            return "not even Python's library can be used"
-        return f"code can {', '.join(failed)}" if failed else ""
+        with _targets() as attempts:
+            tests = [test for _, test in attempts]
+            verdicts = isolation.run([source], "", tests, skip=set(), wall_s=_PROBE_S, assertion_s=_PROBE_S)
+    except OSError as error:
+        return f"{error}"
+    if verdicts.fault:
+        return verdicts.fault
+    passed = verdicts.passed - verdicts.failed
+    failed = [meaning for i, (meaning, _) in enumerate(attempts) if i not in passed]
+    if len(failed) == len(attempts):
+        return "not even Python's library can be used"
+    return f"code can {', '.join(failed)}" if failed else ""
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_select
-from gpu_select.benchmark.sandbox.codec import encode
+from gpu_select.benchmark.sandbox.codec import CodecError, encode
 from gpu_select.benchmark.sandbox.confinement import Confinement
 from gpu_select.benchmark.sandbox.launcher import Launch
 
@@ -83,11 +82,20 @@ class Isolation:
             wall_s: how long this may take, but for the time to start and to end.
             assertion_s: how long one assertion may take.
         """
-        job = encode(
-            {"blocks": blocks, "prompt": prompt, "tests": tests, "skip": sorted(skip), "assertion_s": assertion_s}
-        )
+        job = {"blocks": blocks, "prompt": prompt, "tests": tests, "skip": sorted(skip), "assertion_s": assertion_s}
         verdicts = Verdicts()
-        folder = tempfile.mkdtemp(prefix="gpu-select-")
+        try:
+            data = encode(job)
+        except CodecError:  # larger than any tests are
+            return verdicts
+        try:
+            with tempfile.TemporaryDirectory(prefix="gpu-select-", ignore_cleanup_errors=True) as folder:
+                self._run(data, folder, wall_s, verdicts)
+        except OSError as error:
+            verdicts.fault = verdicts.fault or f"{error}"
+        return verdicts
+
+    def _run(self, job: bytes, folder: str, wall_s: float, verdicts: Verdicts) -> None:
         job_fd = os.memfd_create("job")
         process = None
         try:
@@ -114,8 +122,6 @@ class Isolation:
                 _end(process)
                 if process.returncode and not verdicts.fault:
                     verdicts.fault = f"the launcher ended with status {process.returncode}"
-            shutil.rmtree(folder, ignore_errors=True)
-        return verdicts
 
     def _make_folders(self, folder: str) -> None:
         for name in ("0", "1"):

@@ -87,13 +87,14 @@ def _start(launch: Launch, number: int, fds: list[int]) -> int:
         first_free = max(null, *kept) + 1
         for to, fd in enumerate((null, null, null, *kept)):
             os.dup2(fd, first_free + to)
-        for to in range(3 + len(kept)):
-            os.dup2(first_free + to, to)
-        os.closerange(3 + len(kept), 1 << 16)
-        run(*range(3, 3 + len(kept)))
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.write(verdict_fd, f"! {error}\n".encode())
+        os.write(verdict_fd, f"! {' '.join(str(error).split())}\n".encode())
+        os._exit(1)
+    for to in range(3 + len(kept)):
+        os.dup2(first_free + to, to)
+    os.closerange(3 + len(kept), 1 << 16)
+    with contextlib.suppress(BaseException):  # there is nobody to tell, and the other side notices
+        run(*range(3, 3 + len(kept)))
     os._exit(0)
 
 
