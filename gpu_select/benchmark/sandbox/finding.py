@@ -14,11 +14,11 @@ from pathlib import Path
 
 from gpu_select.benchmark.sandbox import probe
 from gpu_select.benchmark.sandbox.confinement import Confinement
-from gpu_select.benchmark.sandbox.isolation import Isolation
+from gpu_select.benchmark.sandbox.isolation import Isolation, unused_uids
 from gpu_select.benchmark.sandbox.limits import FILE_BYTES, MEMORY_BYTES
 from gpu_select.errors import IsolationError
 
-__all__ = ["find_isolation", "readable_paths", "unused_uid", "what_gets_out"]
+__all__ = ["find_isolation", "readable_paths", "what_gets_out"]
 
 _WAYS = (
     ("namespaces and Landlock", True, True),
@@ -27,7 +27,6 @@ _WAYS = (
 )
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _OTHER_READABLE = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
-_UIDS = range(65_000, 65_500)  # for nobody to use, says Debian's policy
 _PROBE_S = 30.0
 
 
@@ -39,7 +38,7 @@ def find_isolation() -> Isolation:
     """
     faults = []
     for name, namespaces, landlock in _WAYS:
-        isolation = Isolation(Confinement(namespaces, landlock, unused_uid(), readable_paths()))
+        isolation = Isolation(Confinement(namespaces, landlock, unused_uids()[0], readable_paths()))
         fault = what_gets_out(isolation)
         if not fault:
             return isolation
@@ -130,12 +129,3 @@ def readable_paths() -> tuple[str, ...]:
         if path and os.path.exists(path) and not any(f"{path}/".startswith(f"{other}/") for other in paths):
             paths.append(path)
     return tuple(paths)
-
-
-def unused_uid() -> int:
-    """A number that belongs to no user."""
-    import pwd
-
-    taken = {user.pw_uid for user in pwd.getpwall()}
-    free = [uid for uid in _UIDS if uid not in taken]
-    return free[os.getpid() % len(free)]
