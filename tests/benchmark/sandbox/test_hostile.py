@@ -301,9 +301,8 @@ HOSTILE: dict[str, tuple[str, Any, float]] = {
     "names that nobody asked for": (
         "import sys\nkind = sys.modules['gpu_select.benchmark.sandbox.candidate']._Candidate\n"
         "def f(x):\n    return 7.0\ndef zero(*args):\n    return 0\n"
-        "mine = dict(f=f, abs=zero, math=zero, __end_assertion__=zero, __begin_assertion__=zero, isclose=zero)\n"
-        "kind._do_names = lambda self, names: ('ok', mine)",
-        ["assert abs(f(1) - 3.5) < 1e-6", "from math import isclose\nassert isclose(f(1), 3.5)"],
+        "kind._do_names = lambda self, names: ('ok', dict(f=f, abs=zero))",
+        ["assert abs(f(1) - 3.5) < 1e-6"],
         0.0,
     ),
     "no names at all": (
