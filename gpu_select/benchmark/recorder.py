@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from gpu_select.benchmark.answer import Answer
 from gpu_select.benchmark.answer_file import AnswerFile, Span
@@ -17,8 +18,8 @@ __all__ = ["Pair", "Recorder"]
 Pair = tuple[str, str]
 """Text of a query, name of a model."""
 
-_PATIENCE_S = 0.25
-"""An answer whose score takes longer is written without it first: it has been paid for."""
+_PATIENCE_S = 0.02
+"""An answer whose score takes longer is written without it first: it has been paid for, and its call keeps a place."""
 _NOT_YET = "not scored yet"
 
 
@@ -49,8 +50,20 @@ class Recorder:
         record = failed_record(question.fields, target, error, attempts)
         self._file.append(record, replaces=self._replaced.pop((question.query, target.name), None))
 
-    async def answered(self, question: Question, target: Target, answer: Answer, attempts: int) -> None:
+    async def answered(
+        self,
+        question: Question,
+        target: Target,
+        answer: Answer,
+        attempts: int,
+        on_written: Callable[[], object],
+    ) -> None:
         """Score an answer and write it; where the score takes its time, or never comes, write it without.
+
+        Args:
+            question, target, answer: who answered what.
+            attempts: tries until then.
+            on_written: called as soon as the answer is in the file, be it without its score.
 
         Raises:
             OutputError: it cannot be written.
@@ -60,22 +73,24 @@ class Recorder:
             request["temperature"] = target.temperature
         record = answer_record(question.fields, target, answer, attempts, request)
         before = self._replaced.pop((question.query, target.name), None)
-        is_written = False
         self.n_unscored += 1
+        try:
+            await self._score(record, before, on_written)
+        finally:
+            self.n_unscored -= 1
+
+    async def _score(self, record: Mapping[str, Any], before: Span | None, on_written: Callable[[], object]) -> None:
         scoring = self._scorer.start(record)
         try:
             await asyncio.wait({scoring}, timeout=_PATIENCE_S)
-            if not scoring.done():
-                before = self._file.append(scored(record, None, _NOT_YET), replaces=before)
-                is_written = True
-                await asyncio.wait({scoring})
-        except asyncio.CancelledError:
-            if not is_written:
-                self._file.append(scored(record, None, _NOT_YET), replaces=before)
-            raise
-        finally:
-            self.n_unscored -= 1
-        self._file.append(scored(record, *scoring.result()), replaces=before)
+        finally:  # even when cancelled
+            is_scored = scoring.done()
+            score = scoring.result() if is_scored else (None, _NOT_YET)
+            span = self._file.append(scored(record, *score), replaces=before)
+            on_written()
+        if not is_scored:
+            await asyncio.wait({scoring})
+            self._file.append(scored(record, *scoring.result()), replaces=span)
 
     async def again(self, span: Span, question: Question) -> None:
         """Bring the record of an earlier answer up to its question's fields, and score it if it has to be.

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from gpu_select.benchmark.answer import Answer
 from gpu_select.benchmark.failure import CallFailedError
@@ -92,26 +93,33 @@ class Runner:
             self._group.create_task(self._job(*chosen))
 
     async def _job(self, lane: Lane, question: Question) -> None:
-        try:
-            outcome, n_tries = await self._call(lane, question)
-        finally:
-            lane.n_open -= 1
+        outcome, n_tries = await self._call(lane, question)
+        if isinstance(outcome, Answer):
+            lane.note_answer()
+            # the place is left when the answer is on disk: a kill costs no more answers than there are places
+            leave = partial(self._leave, lane, n_places=1)
+            await self._recorder.answered(question, lane.target, outcome, n_tries, leave)
+            self._fill()
+            return
         if outcome is None:
             lane.progress.skipped += 1
-        elif isinstance(outcome, CallFailedError):
+        else:
             self._recorder.failed(question, lane.target, str(outcome), n_tries)
             if lane.note_failure(outcome.refusal, str(outcome)):
                 self._observer.say(lane.why_stopped())
-        else:
-            lane.note_answer()
+        self._leave(lane)
+
+    def _leave(self, lane: Lane, n_places: int = 0) -> None:
+        self.n_calling -= n_places
+        lane.n_open -= 1
         self._fill()
         self._observer.change()
-        if isinstance(outcome, Answer):
-            await self._recorder.answered(question, lane.target, outcome, n_tries)
-            self._fill()
 
     async def _call(self, lane: Lane, question: Question) -> tuple[Answer | CallFailedError | None, int]:
-        """An answer, the last failure, or None for a call that is not to be made again; and the number of tries."""
+        """An answer, the last failure, or None for a call that is not to be made again; and the number of tries.
+
+        With an answer, it still has its place.
+        """
         text = self._prompt(question)
         n_tries = 0
         while True:
@@ -120,8 +128,7 @@ class Runner:
                 return await lane.client.ask(text), n_tries
             except CallFailedError as error:
                 failure = error
-            finally:
-                self.n_calling -= 1
+            self.n_calling -= 1
             if n_tries > self._retries or not failure.may_retry:
                 return failure, n_tries
             if not lane.progress.retries and not lane.progress.answered:

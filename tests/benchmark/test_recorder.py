@@ -82,16 +82,29 @@ FULL = {
 
 def test_the_record_of_an_answer(file, stub):
     stub.may_score.set()
-    with_recorder(file, stub, lambda recorder: recorder.answered(QUESTION, TARGET, ANSWER, 2))
+    with_recorder(file, stub, lambda recorder: recorder.answered(QUESTION, TARGET, ANSWER, 2, lambda: None))
     (found,) = load(file)
     assert found == FULL
     assert list(found) == list(FULL)
 
 
+def test_whoever_waits_is_told_when_it_is_written(file, stub):
+    stub.may_score.set()
+    written = []
+    with_recorder(
+        file,
+        stub,
+        lambda recorder: recorder.answered(QUESTION, TARGET, ANSWER, 2, lambda: written.append(load(file))),
+    )
+    assert written == [[FULL]]
+
+
 def test_what_the_server_does_not_say_is_left_out(file, stub):
     stub.may_score.set()
     answer = Answer("", None, None, 5, 1.0, None, with_temperature=False)
-    with_recorder(file, stub, lambda recorder: recorder.answered(Question({"query": "q"}), TARGET, answer, 1))
+    with_recorder(
+        file, stub, lambda recorder: recorder.answered(Question({"query": "q"}), TARGET, answer, 1, lambda: None)
+    )
     assert load(file) == [
         {
             "query": "q",
@@ -119,7 +132,7 @@ def test_a_new_record_takes_the_place_of_an_earlier_failure(file, stub):
     other = file.append({"query": "p", "model_name": "m", "error": "x"})
     old = file.append({"query": "q", "model_name": "m", "error": "x"})
     replaced = {("q", "m"): old, ("p", "m"): other}
-    with_recorder(file, stub, lambda recorder: recorder.answered(QUESTION, TARGET, ANSWER, 2), replaced)
+    with_recorder(file, stub, lambda recorder: recorder.answered(QUESTION, TARGET, ANSWER, 2, lambda: None), replaced)
     assert len(load(file)) == 3
     file.compact()
     assert [record.get("error") for record in load(file)] == ["x", None]
@@ -132,11 +145,14 @@ def unscored(reason):
 def test_an_answer_whose_score_takes_its_time_is_on_disk_before(file, stub, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE_S", 0.01)
 
+    written = []
+
     async def work(recorder):
-        task = asyncio.ensure_future(recorder.answered(QUESTION, TARGET, ANSWER, 2))
-        while not load(file):
+        answered = recorder.answered(QUESTION, TARGET, ANSWER, 2, lambda: written.append(load(file)))
+        task = asyncio.ensure_future(answered)
+        while not written:
             await asyncio.sleep(0.01)
-        seen = load(file), recorder.n_unscored
+        seen = *written, recorder.n_unscored
         stub.may_score.set()
         await task
         return seen, recorder.n_unscored
@@ -144,6 +160,7 @@ def test_an_answer_whose_score_takes_its_time_is_on_disk_before(file, stub, monk
     (before, n_then), n_after = with_recorder(file, stub, work)
     assert (before, n_then, n_after) == ([unscored("not scored yet")], 1, 0)
     assert load(file) == [unscored("not scored yet"), FULL]
+    assert len(written) == 1
     file.compact()
     assert load(file) == [FULL]
 
@@ -153,7 +170,7 @@ def test_an_interrupt_loses_no_answer(file, stub, monkeypatch, patience_s):
     monkeypatch.setattr(module, "_PATIENCE_S", patience_s)
 
     async def work(recorder):
-        task = asyncio.ensure_future(recorder.answered(QUESTION, TARGET, ANSWER, 2))
+        task = asyncio.ensure_future(recorder.answered(QUESTION, TARGET, ANSWER, 2, lambda: None))
         await asyncio.sleep(0.1)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

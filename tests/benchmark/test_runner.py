@@ -46,12 +46,15 @@ class StubRecorder:
         self.n_unscored = 0
         self.answers, self.errors = [], []
         self.score = None
+        self.write = lambda: asyncio.sleep(0)
 
     def failed(self, question, target, error, attempts):
         self.errors.append((target.name, question.query, error, attempts))
 
-    async def answered(self, question, target, answer, attempts):
+    async def answered(self, question, target, answer, attempts, on_written):
         self.answers.append((target.name, question.query, answer.text, attempts))
+        await self.write()
+        on_written()
         if self.score is not None:
             self.n_unscored += 1
             await self.score()
@@ -255,6 +258,18 @@ def test_a_stop_while_calls_come_back(world, monkeypatch):
 
     asyncio.run(main())
     assert [name for name, *_ in world.recorder.answers] == ["b"]
+
+
+def test_an_answer_keeps_its_place_until_it_is_on_disk(world):
+    written = []
+
+    async def write():
+        await asyncio.sleep(0.01)
+        written.append(len(world.order))
+
+    world.recorder.write = write
+    world.run({"a": None}, 5, concurrency=1)
+    assert written == [1, 2, 3, 4, 5]
 
 
 def test_scores_hold_no_place(world):
