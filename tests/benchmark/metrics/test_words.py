@@ -23,6 +23,7 @@ from gpu_select.benchmark.metrics.words import contains_run, words
         (".5", ["0.5"]),
         ("-5", ["-5"]),
         ("\u22125", ["-5"]),
+        ("x=-5 (-5) $-5", ["x-5", "-5", "-5"]),
         ("5-3 and 2010-2012", ["53", "and", "20102012"]),
         ("$1,234.00", ["1234"]),
         ("35%", ["35"]),
@@ -47,11 +48,6 @@ def test_any_text_gives_words(text):
     found = words(text)
     assert all(word.split() == [word] and word not in ("a", "an", "the") for word in found)
     assert not found or contains_run(found, found)
-
-
-@given(st.text(alphabet=st.sampled_from("abc the1.,- ")))
-def test_words_of_words_are_the_same(text):
-    assert words(" ".join(words(text))) == words(text)
 
 
 @pytest.mark.parametrize(
