@@ -141,6 +141,25 @@ def test_many_threads_may_score(isolation):
         assert list(pool.map(score, range(3 * len(METRICS)))) == [1.0] * 3 * len(METRICS)
 
 
+def test_the_real_data_s_truths_are_right_answers(scorer, shared_dir):
+    import gzip
+    import json
+
+    truths = set()
+    with gzip.open(shared_dir / "data" / "llmrouter_train.jsonl.gz", "rt", encoding="utf-8") as stream:
+        for line in stream:
+            record = json.loads(line)
+            truths.add((record["metric"], record["ground_truth"]))
+    wrong = [
+        (metric, truth)
+        for metric, truth in truths
+        if metric not in ("MATH", "code_eval")  # which have this test of their own
+        and scorer.score(truth, metric=metric, ground_truth=truth, choices=None) != 1.0
+    ]
+    assert len(truths) > 2000
+    assert wrong == []
+
+
 def test_a_huge_answer_is_scored_by_its_end(scorer, monkeypatch):
     monkeypatch.setattr(scoring, "_MAX_RESPONSE", 100)
     assert scorer.score("x " * 10_000 + "so 18", metric="GSM8K", ground_truth="18", choices=None) == 1.0
