@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from gpu_select.errors import ConfigError
 from gpu_select.records import OutcomeTable
 
-__all__ = ["SHRINKAGE", "Advantages", "best_model", "centred", "domain_models", "group_sums", "speed_scale", "utilities"]
+__all__ = [
+    "SHRINKAGE",
+    "Advantages",
+    "best_model",
+    "centred",
+    "domain_models",
+    "group_sums",
+    "speed_scale",
+    "utilities",
+]
 
 SHRINKAGE = 24.0
 """Outcomes that the wider group's estimate counts for where a narrower group is estimated."""
@@ -85,7 +94,7 @@ def utilities(table: OutcomeTable, quality_weight: float) -> NDArray[np.float64]
 
 
 def speed_scale(table: OutcomeTable) -> tuple[float, float] | None:
-    """Seconds at which speed is 1 and 0: the smallest and largest response time; None where they are equal or unknown."""
+    """Seconds at which speed is 1 and 0: the smallest and largest response time; None where no two differ."""
     times = table.latency_s_QM[np.isfinite(table.latency_s_QM)]
     return (float(times.min()), float(times.max())) if len(times) and times.min() < times.max() else None
 
