@@ -176,7 +176,7 @@ def replay(
         speed_scale=speed_scale(table),
         limits=limits,
     )
-    print_replay(found, costs, log, data_file, len(table.queries), shown=algorithm or next(iter(files)))
+    print_replay(found, costs, log, data_file, len(table.queries), shown=algorithm)
     if json_path is not None:
         document = found.document(
             log_file=log, data_file=data_file, encoder=encoder.name, record_queries=len(table.queries)
@@ -245,7 +245,7 @@ def _warn(replayed: ReplayedLog, costs: Costs, log: str, data_file: str, *, has_
     if counts.errors:
         options.warn(f"{log}: {counts.errors} of {counts.rows} rows are left out: {counts.first_error}")
     if counts.truncated:
-        options.warn(f"{counts.truncated} queries are longer than the encoder takes and were truncated")
+        options.warn(f"{log}: {counts.truncated} queries are longer than the encoder takes and were truncated")
     if counts.without_domain:
         options.warn(
             f"{log}: {counts.without_domain} of {n_rows} rows have no domain: selectors take it for 'other', as route "

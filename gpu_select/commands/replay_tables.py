@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from gpu_select.replay import Agreement, Costs, Policy, Replay, SweepPoint
+    from gpu_select.replay import Agreement, Costs, DomainRow, ModelRow, Policy, Replay, SweepPoint
 
 __all__ = ["print_replay"]
 
 _NAME_WIDTH = 31
+_LINE_WIDTH = 120
+_FIGURES_HEAD = "  quality      time     $/1000          $"
 _SHOWN_SHARES = 2
 _SHOWN_POINTS = 11
 _FIGURES = {"quality": ("quality", 1, ".4f"), "time_s": ("seconds", 1, ".4f"), "cost_usd": ("$/1000", 1000, ".4f")}
 
 
 def print_replay(
-    found: Replay, costs: Costs, log_file: str, data_file: str, record_queries: int, *, shown: str
+    found: Replay, costs: Costs, log_file: str, data_file: str, record_queries: int, *, shown: str | None
 ) -> None:
     """All policies, one of them by model and by domain, the sweeps, and what the figures rest on.
 
@@ -28,24 +30,18 @@ def print_replay(
         costs: where costs come from.
         log_file, data_file: what was read.
         record_queries: queries of the records.
-        shown: the selector to show in detail; choices within limits come first.
+        shown: the selector to show in detail; without it the choices within limits, else the first selector.
     """
     n_rows = len(found.log.domain_Q)
     click.echo(
         f"{log_file}: {n_rows} rows x {len(found.log.models)} models, as {record_queries} queries of {data_file} tell"
     )
     _print_policies(found.policies, n_rows)
-    policy = found.policies[-1] if found.limits is not None else found.named(shown)
-    click.echo(f"\n{policy.name}, by model")
-    _print_rows(
-        [(row.model, row.queries, row.quality, row.time_s, row.cost_usd, "") for row in policy.models], policy.queries
-    )
-    click.echo(f"\n{policy.name}, by domain")
-    rows = [
-        (row.name, row.queries, row.quality, row.time_s, row.cost_usd, _shares(row.chosen, row.queries))
-        for row in policy.domains
-    ]
-    _print_rows(rows, policy.queries)
+    own = [policy for policy in found.policies if policy.kind == "limits"]
+    selectors = [policy for policy in found.policies if policy.kind == "selector"]
+    policy = (own or selectors)[0] if shown is None else found.named(shown)
+    _print_models(policy)
+    _print_domains(policy)
     for against, points in found.sweeps.items():
         _print_sweep(points, against)
     click.echo("")
@@ -55,27 +51,28 @@ def print_replay(
 
 def _print_policies(policies: Sequence[Policy], n_rows: int) -> None:
     width = min(_NAME_WIDTH, max(len(policy.name) for policy in policies))
-    click.echo(f"{'policy':{width}}  quality      time     $/1000          $  models")
+    click.echo(f"{'policy':{width}}{_FIGURES_HEAD}  models")
     for policy in policies:
         shares = _shares({row.model: row.queries for row in policy.models if row.queries}, policy.queries)
         partly = "" if policy.queries == n_rows else f" (of {policy.queries} rows)"
-        total = None if policy.cost_usd is None else policy.cost_usd * policy.queries
-        click.echo(
-            f"{_short(policy.name, width):{width}}  {_quality(policy.quality):>7}  {_time(policy.time_s):>8}  "
-            f"{_usd(policy.cost_usd, 1000):>9}  {_usd(total):>9}  {shares}{partly}"
-        )
+        _echo(f"{_short(policy.name, width):{width}}{_figures(policy)}  {shares}{partly}")
 
 
-def _print_rows(rows: Sequence[tuple[str, int, float | None, float | None, float | None, str]], n_rows: int) -> None:
-    width = min(_NAME_WIDTH, max(len(row[0]) for row in rows))
-    click.echo(f"  {'':{width}}     rows   share  quality      time     $/1000          $")
-    for name, queries, quality, time_s, cost_usd, note in rows:
-        total = None if cost_usd is None else cost_usd * queries
-        line = (
-            f"  {_short(name, width):{width}}  {queries:>7}  {queries / n_rows:6.1%}  {_quality(quality):>7}  "
-            f"{_time(time_s):>8}  {_usd(cost_usd, 1000):>9}  {_usd(total):>9}  {note}"
-        )
-        click.echo(line.rstrip())
+def _print_models(policy: Policy) -> None:
+    click.echo(f"\n{policy.name}, by model")
+    width = min(_NAME_WIDTH, max(len(row.model) for row in policy.models))
+    click.echo(f"  {'':{width}}     rows   share{_FIGURES_HEAD}")
+    for row in policy.models:
+        share = row.queries / policy.queries
+        _echo(f"  {_short(row.model, width):{width}}  {row.queries:7}  {share:6.1%}{_figures(row)}")
+
+
+def _print_domains(policy: Policy) -> None:
+    click.echo(f"\n{policy.name}, by domain")
+    width = max(len(row.name) for row in policy.domains)
+    click.echo(f"  {'':{width}}     rows{_FIGURES_HEAD}  models")
+    for row in policy.domains:
+        _echo(f"  {row.name:{width}}  {row.queries:7}{_figures(row)}  {_shares(row.chosen, row.queries)}")
 
 
 def _print_sweep(points: Sequence[SweepPoint], against: str) -> None:
@@ -85,7 +82,7 @@ def _print_sweep(points: Sequence[SweepPoint], against: str) -> None:
     n_shown = min(_SHOWN_POINTS, len(points))
     for i in sorted({round(k * last / (n_shown - 1)) for k in range(n_shown)}):
         point = points[i]
-        click.echo(
+        _echo(
             f"  {point.weight:6.4f}  {_quality(point.quality):>7}  {_time(point.time_s):>8}  "
             f"{_usd(point.cost_usd, 1000):>9}  {_shares(point.shares, 1)}"
         )
@@ -102,7 +99,8 @@ def _print_limits(found: Replay) -> None:
         keeps = "keeps the limits" if found.nearest.keeps_limits else "breaks them least"
         cost = "" if point.cost_usd is None else f", {_usd(point.cost_usd, 1000)} USD per 1,000"
         click.echo(
-            f"a weight alone: train --quality-weight {point.weight:.4g} {keeps}: quality {_quality(point.quality)}{cost}"
+            f"a weight alone: train --quality-weight {point.weight:.4g} {keeps}: "
+            f"quality {_quality(point.quality)}{cost}"
         )
 
 
@@ -119,7 +117,7 @@ def _print_trust(found: Replay, costs: Costs) -> None:
         width = min(_NAME_WIDTH, max(len(name) for name, _ in rows))
         click.echo(f"  {'policy':{width}}  {'':7}     rows   expected     logged  logged - expected, 95 % interval")
         for name, outcome in rows:
-            click.echo(f"  {_short(name, width):{width}}  {_agreement(outcome)}")
+            _echo(f"  {_short(name, width):{width}}  {_agreement(outcome)}")
     low, high = found.check.ci95
     click.echo("\nquality is expected, not measured: the mean that the records foretell for many such queries")
     click.echo(
@@ -147,11 +145,10 @@ def _input_source(found: Replay, costs: Costs) -> str:
     n_rows, n_told = len(found.log.domain_Q), found.log.counts.input_tokens
     if n_told == n_rows:
         return "costs: input tokens as logged, output tokens as foretold"
-    scale = (
-        "times each model's own on the records" if costs.measured_M.any() else "without each model's own chat template"
+    scale = "scaled to each model's" if costs.measured_M.any() else "without the models' own chat templates"
+    return (
+        f"costs: input tokens of {n_rows - n_told} rows by the encoder's tokenizer, {scale}; output tokens as foretold"
     )
-    counted = f"input tokens of {n_rows - n_told} rows are counted by the encoder's tokenizer, {scale}"
-    return f"costs: {counted}; output tokens as the records foretell"
 
 
 def _shares(counts: dict[str, int] | dict[str, float], total: float) -> str:
@@ -160,6 +157,17 @@ def _shares(counts: dict[str, int] | dict[str, float], total: float) -> str:
     shown = [f"{name} {count / total:.0%}" for name, count in largest[:_SHOWN_SHARES] if count]
     rest = sum(1 for _, count in largest[_SHOWN_SHARES:] if count)
     return ", ".join(shown) + (f", {rest} more" if rest else "")
+
+
+def _figures(row: Policy | ModelRow | DomainRow) -> str:
+    """Under `_FIGURES_HEAD`."""
+    total = None if row.cost_usd is None else row.cost_usd * row.queries
+    return f"  {_quality(row.quality):>7}  {_time(row.time_s):>8}  {_usd(row.cost_usd, 1000):>9}  {_usd(total):>9}"
+
+
+def _echo(line: str) -> None:
+    """A line of a table, cut where names of models make it too long."""
+    click.echo(_short(line, _LINE_WIDTH))
 
 
 def _short(name: str, width: int) -> str:

@@ -6,14 +6,16 @@ from gpu_select.replay.expected import ExpectedOutcomes, SelfCheck
 from gpu_select.replay.limits import Limits
 from gpu_select.replay.log import ReplayedLog, read_replayed
 from gpu_select.replay.outcomes import Agreement
-from gpu_select.replay.policies import Policy
+from gpu_select.replay.policies import DomainRow, ModelRow, Policy
 from gpu_select.replay.sweep import SweepPoint
 
 __all__ = [
     "Agreement",
     "Costs",
+    "DomainRow",
     "ExpectedOutcomes",
     "Limits",
+    "ModelRow",
     "Nearest",
     "Policy",
     "Replay",

@@ -56,9 +56,7 @@ def allocate(
     if cap_M is not None:
         cap_M = cap_M.clamp(max=n_rows)
         if int(cap_M.sum()) < n_rows:
-            raise ConfigError(
-                "max-share", f"{int(cap_M.sum())} rows", f"room for all {n_rows} rows in the models' shares together"
-            )
+            raise ConfigError("max-share", int(cap_M.sum()), f"shares with room for all {n_rows} rows together")
         open_models = cap_M.nonzero().squeeze(1)
         if len(open_models) < len(cap_M):
             costs = None if cost_QM is None else cost_QM[:, open_models]
