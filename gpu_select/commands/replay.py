@@ -122,6 +122,7 @@ def replay(
             "--policy-output writes the choices within limits: give it with --budget, --budget-per-1000, --max-share "
             "or --quality-weight (what a selector chooses is what `gpu-select route` writes)"
         )
+    _check_outputs(json_path, policy_output)
     target = resolve_device(device)
     prices = {}
     if models_config is not None:
@@ -185,6 +186,23 @@ def replay(
             stream.write(jsonio.dumps(document) + b"\n")
     if policy_output is not None:
         _write_policy(found, policy_output)
+
+
+def _check_outputs(json_path: str | None, policy_output: str | None) -> None:
+    """Before minutes of work rather than after them."""
+    from pathlib import Path
+
+    from gpu_select.errors import ConfigError, OutputError
+    from gpu_select.files import STDIO, check_writable
+    from gpu_select.logs.formats import log_format
+
+    for option, path in (("json", json_path), ("policy-output", policy_output)):
+        if path == STDIO:
+            raise ConfigError(option, path, "a file, as the tables go to standard output")
+        if path is not None:
+            check_writable(Path(path).parent)
+    if policy_output is not None:
+        log_format(policy_output, None, OutputError)
 
 
 def _choices_of(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpu_select.records import OutcomeTable, query_digests
 from gpu_select.replay.outcomes import mean_interval
-from gpu_select.training.estimate import Estimate, Predictor, Regression
+from gpu_select.training.estimate import Predictor, Regression
 from gpu_select.training.utility import Advantages, centred
 
 __all__ = ["Expected", "ExpectedOutcomes", "SelfCheck"]
@@ -21,6 +21,9 @@ _GAMMA = 1.0
 """Width of the kernel. On MMLU-Pro 0.5 to 2 foretell equally well, each with its own ridge."""
 
 _RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+_AROUND_MEANS = ("latency_s", "output_tokens", "cost_usd")
+"""What is estimated around each model's own mean, by the names that the table of outcomes has."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,6 @@ class ExpectedOutcomes:
 
     def __init__(self, features_QD: Tensor, table: OutcomeTable, *, seed: int = 0) -> None:
         self.models = tuple(table.models)
-        self.check: SelfCheck
         names = sorted(set(table.domains))
         self._domains = {name: number for number, name in enumerate(names)}
         self._device = features_QD.device
@@ -80,12 +82,21 @@ class ExpectedOutcomes:
         regression = Regression(features_QD, table.domain_groups(), _GAMMA, seed=seed)
         gains = centred(table.quality_QM)
         level_Q1 = np.nanmean(table.quality_QM - gains.gain_QM, axis=1, keepdims=True)
-        self._gain = _Learned(regression, gains, self._device)
-        self._level = _Learned(regression, Advantages(level_Q1, level_Q1.mean(axis=0)), self._device)
-        self._time = _around_means(regression, table.latency_s_QM, self._device)
-        self._output_tokens = _around_means(regression, table.output_tokens_QM, self._device)
-        self._cost = _around_means(regression, table.cost_usd_QM, self._device)
-        self.check = self._checked(table.quality_QM)
+        learned = {
+            "gain": _Learned(regression, gains),
+            "level": _Learned(regression, Advantages(level_Q1, level_Q1.mean(axis=0))),
+        }
+        for name in _AROUND_MEANS:
+            values_QM = getattr(table, f"{name}_QM")
+            if values_QM is not None and np.isfinite(values_QM).any():
+                learned[name] = _Learned(regression, _around_means(values_QM))
+        self._predictor = Predictor.joined([part.predictor for part in learned.values()])
+        self._widths = {name: len(part.least_M) for name, part in learned.items()}
+        self._held_out_QC, self._least_C, self._most_C = (
+            torch.from_numpy(np.concatenate(arrays, axis=-1).astype(np.float32)).to(self._device)
+            for arrays in zip(*((p.held_out_QM, p.least_M, p.most_M) for p in learned.values()), strict=True)
+        )
+        self.check = _checked(table.quality_QM, learned["gain"].held_out_QM + learned["level"].held_out_QM)
 
     def of(self, features_BD: Tensor, domains: Sequence[str], digests_B: NDArray[np.uint64]) -> Expected:
         """Expectations for other queries, or for the same.
@@ -101,60 +112,49 @@ class ExpectedOutcomes:
         record = torch.from_numpy(self._order_Q[at[seen]]).to(self._device)
         seen_R = torch.from_numpy(seen).to(self._device)
 
-        def told(learned: _Learned | None) -> Tensor:
-            if learned is None:
-                return features_BD.new_full((len(domains), len(self.models)), torch.nan)
-            values_BM = learned.predictor(features_BD, domain_B)
-            values_BM[seen_R] = learned.held_out_QM[record]
-            return values_BM.clamp(learned.least_M, learned.most_M)
-
+        values_BC = self._predictor(features_BD, domain_B)
+        values_BC[seen_R] = self._held_out_QC[record]
+        values_BC = values_BC.clamp(self._least_C, self._most_C)
+        told = dict(zip(self._widths, torch.split(values_BC, list(self._widths.values()), dim=1), strict=True))
+        nothing_BM = features_BD.new_full((len(domains), len(self.models)), torch.nan)
         return Expected(
-            quality_BM=(told(self._gain) + told(self._level)).clamp(0, 1),
-            time_s_BM=told(self._time),
-            output_tokens_BM=told(self._output_tokens),
-            cost_usd_BM=told(self._cost),
+            quality_BM=(told["gain"] + told["level"]).clamp(0, 1),
+            time_s_BM=told.get("latency_s", nothing_BM),
+            output_tokens_BM=told.get("output_tokens", nothing_BM),
+            cost_usd_BM=told.get("cost_usd", nothing_BM),
             n_seen=len(seen),
         )
 
-    def _checked(self, quality_QM: NDArray[np.float64]) -> SelfCheck:
-        expected_QM = (self._gain.held_out_QM + self._level.held_out_QM).clamp(0, 1).cpu().numpy().astype(np.float64)
-        known_QM = np.isfinite(quality_QM)
-        choice_Q = np.where(known_QM, expected_QM, -np.inf).argmax(axis=1)
-        rows = np.arange(len(choice_Q))
-        expected_Q, realised_Q = expected_QM[rows, choice_Q], quality_QM[rows, choice_Q]
-        return SelfCheck(
-            queries=len(rows),
-            expected=float(expected_Q.mean()),
-            realised=float(realised_Q.mean()),
-            ci95=mean_interval(realised_Q - expected_Q, rows),
-        )
+
+def _checked(quality_QM: NDArray[np.float64], held_out_QM: NDArray[np.float64]) -> SelfCheck:
+    """On the models that answered."""
+    expected_QM = held_out_QM.clip(0, 1)
+    choice_Q = np.where(np.isfinite(quality_QM), expected_QM, -np.inf).argmax(axis=1)
+    rows = np.arange(len(choice_Q))
+    expected_Q, realised_Q = expected_QM[rows, choice_Q], quality_QM[rows, choice_Q]
+    return SelfCheck(
+        queries=len(rows),
+        expected=float(expected_Q.mean()),
+        realised=float(realised_Q.mean()),
+        ci95=mean_interval(realised_Q - expected_Q, rows),
+    )
 
 
 class _Learned:
-    """One quantity: what is held out of the records, and what is said of other queries."""
+    """One quantity: what is held out of the records, what is said of other queries, and the bounds of both."""
 
-    def __init__(self, regression: Regression, values: Advantages, device: torch.device) -> None:
-        estimate: Estimate
-        self.predictor: Predictor
+    def __init__(self, regression: Regression, values: Advantages) -> None:
         estimate, self.predictor = regression.learn(values, _RIDGES)
-        self.held_out_QM = torch.from_numpy(estimate.held_out_QM).to(device, torch.float32)
+        self.held_out_QM = estimate.held_out_QM
         known_QM = np.isfinite(values.gain_QM)
         # no mean of outcomes lies beyond all of them
-        self.least_M = _bounds(np.where(known_QM, values.gain_QM, np.inf).min(axis=0), device)
-        self.most_M = _bounds(np.where(known_QM, values.gain_QM, -np.inf).max(axis=0), device)
+        self.least_M = np.where(known_QM, values.gain_QM, np.inf).min(axis=0)
+        self.most_M = np.where(known_QM, values.gain_QM, -np.inf).max(axis=0)
 
 
-def _bounds(values_M: NDArray[np.float64], device: torch.device) -> Tensor:
-    return torch.from_numpy(values_M).to(device, torch.float32)
-
-
-def _around_means(
-    regression: Regression, values_QM: NDArray[np.float64] | None, device: torch.device
-) -> _Learned | None:
-    """Seconds, tokens or USD; None where nothing is known."""
-    if values_QM is None or not np.isfinite(values_QM).any():
-        return None
+def _around_means(values_QM: NDArray[np.float64]) -> Advantages:
+    """Seconds, tokens or USD: what each model needs more or less than its own mean."""
     known_QM = np.isfinite(values_QM)
     counts_M = known_QM.sum(axis=0)
     means_M = np.where(known_QM, values_QM, 0).sum(axis=0) / np.maximum(counts_M, 1)
-    return _Learned(regression, Advantages(values_QM, np.where(counts_M > 0, means_M, np.nan)), device)
+    return Advantages(values_QM, np.where(counts_M > 0, means_M, np.nan))

@@ -77,7 +77,7 @@ class Frontier:
     def affordable(self, price: float) -> int:
         """How many upgrades may be bought, from the first on, for that much in addition to the start."""
         paid_E = self.extra_E.cumsum(dim=0)
-        return int(torch.searchsorted(paid_E, torch.tensor(price, dtype=paid_E.dtype), right=True))
+        return int(torch.searchsorted(paid_E, paid_E.new_tensor(price), right=True))
 
     def stops(self, most: int) -> list[int]:
         """Up to `most` numbers of upgrades, evenly spaced in price, none of them between upgrades of one rate."""

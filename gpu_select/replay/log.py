@@ -171,7 +171,9 @@ class _Reading:
             chosen = {name: choose(features_BD) for name, choose in self._selectors.items()}
         counted_B = np.zeros(len(texts), np.int64)
         if self._costs.pay_for_input and not np.isfinite(told["input_tokens"]).all():
-            counted_B = encoder.tokenizer.count(texts)
+            distinct = list(dict.fromkeys(texts))
+            tokens = dict(zip(distinct, encoder.tokenizer.count(distinct).tolist(), strict=True))
+            counted_B = np.array([tokens[text] for text in texts])
         figures = {
             "quality": expected.quality_BM,
             "time_s": expected.time_s_BM,

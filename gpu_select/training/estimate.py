@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,13 +48,21 @@ class Estimate:
 class Predictor:
     """What a regression says of queries other than those that it was fitted to."""
 
-    def __init__(
-        self, together: _Weights, apart: Sequence[_Weights], domains: NDArray[np.int64], share: float, mean_M: Tensor
-    ) -> None:
+    def __init__(self, together: _Weights, apart: Mapping[int, _Weights], share_M: Tensor, mean_M: Tensor) -> None:
         self._together = together
-        self._apart = dict(zip(domains.tolist(), apart, strict=True)) if apart else {}
-        self._share = share
+        self._apart = apart
+        self._share_M = share_M
         self._mean_M = mean_M
+
+    @classmethod
+    def joined(cls, predictors: Sequence[Predictor]) -> Predictor:
+        """What several of one regression say, side by side, for the work of one."""
+        return cls(
+            _Weights.joined([p._together for p in predictors]),
+            {domain: _Weights.joined([p._apart[domain] for p in predictors]) for domain in predictors[0]._apart},
+            torch.cat([p._share_M for p in predictors]),
+            torch.cat([p._mean_M for p in predictors]),
+        )
 
     def __call__(self, features_BD: Tensor, domain_B: NDArray[np.int64]) -> Tensor:
         """Expected gains, the models' means included.
@@ -73,7 +81,7 @@ class Predictor:
             if domain in self._apart:
                 rows = torch.from_numpy(np.flatnonzero(domain_B == domain)).to(out_BM.device)
                 within_RM = self._apart[domain].at(points_BD[rows])
-                out_BM[rows] = self._share * within_RM + (1 - self._share) * out_BM[rows]
+                out_BM[rows] = torch.lerp(out_BM[rows], within_RM, self._share_M)
         return out_BM + self._mean_M
 
 
@@ -101,9 +109,10 @@ class Regression:
 
     def __init__(self, features_QD: Tensor, domain_Q: NDArray[np.int64], gamma: float, *, seed: int) -> None:
         points_QD = features_QD[:, :-N_DOMAINS]
-        self._domains = np.unique(domain_Q)
+        domains = np.unique(domain_Q)
+        self._domains: list[int] = domains.tolist() if len(domains) > 1 else []
         self._together = _Ridge(points_QD, gamma, seed=seed, common=False)
-        self._rows = [np.flatnonzero(domain_Q == domain) for domain in self._domains] if len(self._domains) > 1 else []
+        self._rows = [np.flatnonzero(domain_Q == domain) for domain in self._domains]
         self._apart = [
             _Ridge(points_QD[torch.from_numpy(rows).to(points_QD.device)], gamma, seed=seed, common=True)
             for rows in self._rows
@@ -135,12 +144,12 @@ class Regression:
         rest_QM = gains.gain_QM - gains.mean_M
         solutions = self._solve(gains, ridges)
         best = min(solutions, key=lambda found: float(np.nansum((rest_QM - found.estimate.held_out_QM) ** 2)))
+        mean_M = torch.from_numpy(gains.mean_M).to(best.together.coefficients_LM)
         predictor = Predictor(
             self._together.weights(best.together),
-            [part.weights(fit) for part, fit in zip(self._apart, best.apart, strict=True)],
-            self._domains,
-            best.share,
-            torch.from_numpy(gains.mean_M).to(best.together.coefficients_LM),
+            {d: part.weights(fit) for d, part, fit in zip(self._domains, self._apart, best.apart, strict=True)},
+            torch.full_like(mean_M, best.share),
+            mean_M,
         )
         return best.estimate.plus(gains.mean_M), predictor
 
@@ -198,6 +207,16 @@ class _Weights:
     gamma: float
     weight_LM: Tensor
     common_M: Tensor
+
+    @classmethod
+    def joined(cls, weights: Sequence[_Weights]) -> _Weights:
+        """Several on the same landmarks, side by side."""
+        return cls(
+            weights[0].landmarks_LD,
+            weights[0].gamma,
+            torch.cat([w.weight_LM for w in weights], dim=1),
+            torch.cat([w.common_M for w in weights]),
+        )
 
     def at(self, points_BD: Tensor) -> Tensor:
         """(B, M) what it says of other points."""

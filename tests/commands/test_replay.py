@@ -298,6 +298,23 @@ def test_a_budget_without_prices_says_what_it_needs(replay):
     check_failed(*replay("--budget", 1), text)
 
 
+@pytest.mark.parametrize(
+    ("option", "path", "text"),
+    [
+        ("--json", "-", "json: expected a file, as the tables go to standard output, got '-'"),
+        ("--policy-output", "-", "policy-output: expected a file, as the tables go to standard output, got '-'"),
+        ("--json", "file/out.json", "cannot write "),
+        ("--policy-output", "out.xyz", "out.xyz: "),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_known_before_anything_is_read(replay, tmp_path, option, path, text):
+    (tmp_path / "file").write_text("")
+    path = path if path == "-" else tmp_path / path
+    done, _ = replay("--quality-weight", 0.5, option, path, log=tmp_path / "none.jsonl")
+    check_failed(done, None, text)
+    assert "none.jsonl" not in done.err
+
+
 def test_an_empty_log(replay, tmp_path):
     check_failed(*replay(log="-"), "-: expected at least one row with a query, got no row at all")
     bad = tmp_path / "bad.jsonl"
