@@ -75,9 +75,8 @@ def allocate(
     least = _total(cost_QM, cheapest)
     if least > budget:
         within = "" if cap_M is None else " within these shares"
-        raise ConfigError(
-            "budget", budget / (1 + _ROUNDING), f"at least {least:.6g} USD, the cost of the cheapest choices{within}"
-        )
+        expected = f"at least {least:.6g} USD for all {n_rows} rows, the cost of the cheapest choices{within}"
+        raise ConfigError("budget", budget / (1 + _ROUNDING), expected)
     if cap_M is None:
         return _knapsack(value_QM, cost_QM, budget)
     return _both(value_QM, cost_QM, budget, cap_M, best.choice_Q, cheapest)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["assign_capped"]
@@ -34,58 +36,50 @@ def assign_capped(value_QM: Tensor, cap_M: Tensor, choice_Q: Tensor) -> tuple[Te
         Ahuja, Magnanti and Orlin (1993), Network flows, chapter 9, successive shortest paths.
     """
     choice_Q = choice_Q.clone()
-    models = range(len(cap_M))
+    n_models = len(cap_M)
     precision = _PRECISION * float(value_QM.abs().max())
     loss_QM = value_QM.gather(1, choice_Q[:, None]) - value_QM
-    edge_MM = loss_QM.new_full((len(cap_M), len(cap_M)), torch.inf)
-    room_M = (cap_M - torch.bincount(choice_Q, minlength=len(cap_M))).tolist()
-    changed = list(models)
+    edge_MM = np.full((n_models, n_models), np.inf)
+    room_M = (cap_M - torch.bincount(choice_Q, minlength=n_models)).cpu().numpy()
+    changed = list(range(n_models))
     while True:
         for m in changed:
             rows = (choice_Q == m).nonzero().squeeze(1)
-            edge_MM[m] = loss_QM[rows].amin(dim=0) if len(rows) else torch.inf
+            edge_MM[m] = loss_QM[rows].amin(dim=0).cpu().numpy() if len(rows) else np.inf
             edge_MM[m, m] = 0
-        far, via = _shortest_paths(edge_MM.tolist(), precision)
-        targets = [m for m in models if room_M[m] > 0]
-        nearest = {m: min(targets, key=far[m].__getitem__) for m in models if targets}
-        source = min(nearest, key=lambda m: far[m][nearest[m]], default=0)
-        if not targets or far[source][nearest[source]] >= -precision:
-            if min(room_M) >= 0:
-                return choice_Q, _worth(far, nearest).to(value_QM)
-            source = min((m for m in models if room_M[m] < 0), key=lambda m: far[m][nearest[m]])
-        target = nearest[source]
+        far_MM, via_MM = _shortest_paths(edge_MM, precision)
+        to_room_MM = np.where(room_M > 0, far_MM, np.inf)
+        nearest_M, target_M = to_room_MM.min(axis=1), to_room_MM.argmin(axis=1)
+        if not nearest_M.min() < -precision:
+            if room_M.min() >= 0:
+                # where there is no room anywhere, only differences count
+                worth_M = nearest_M.clip(0) if (room_M > 0).any() else far_MM[:, 0] - far_MM[:, 0].min()
+                return choice_Q, torch.from_numpy(worth_M).to(value_QM.device)
+            nearest_M = np.where(room_M < 0, nearest_M, np.inf)
+        source = int(nearest_M.argmin())
         path = [source]
-        while path[-1] != target:
-            path.append(via[path[-1]][target])
-        tied = [((choice_Q == a) & (loss_QM[:, b] == edge_MM[a, b])).nonzero().squeeze(1) for a, b in pairwise(path)]
+        while path[-1] != target_M[source]:
+            path.append(int(via_MM[path[-1], target_M[source]]))
+        tied = [
+            ((choice_Q == a) & (loss_QM[:, b] == float(edge_MM[a, b]))).nonzero().squeeze(1) for a, b in pairwise(path)
+        ]
         most = -room_M[source] if room_M[source] < 0 else len(choice_Q)
-        n_moved = min(most, room_M[target], *map(len, tied))
+        n_moved = int(min(most, room_M[path[-1]], *map(len, tied)))
         for rows, b in zip(tied, path[1:], strict=True):
             moved = rows[:n_moved]
             choice_Q[moved] = b
             loss_QM[moved] = value_QM[moved, b][:, None] - value_QM[moved]
         room_M[source] += n_moved
-        room_M[target] -= n_moved
+        room_M[path[-1]] -= n_moved
         changed = path
 
 
-def _shortest_paths(edges: list[list[float]], precision: float) -> tuple[list[list[float]], list[list[int]]]:
+def _shortest_paths(edge_MM: NDArray[np.float64], precision: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Length of the shortest path between every two nodes, and the node after the first on it (Floyd, 1962)."""
-    nodes = range(len(edges))
-    far = [row.copy() for row in edges]
-    via = [list(nodes) for _ in nodes]
-    for k in nodes:
-        for a in nodes:
-            for b in nodes:
-                # what is shorter by rounding alone could lead around in circles
-                if far[a][k] + far[k][b] < far[a][b] - precision:
-                    far[a][b] = far[a][k] + far[k][b]
-                    via[a][b] = via[a][k]
-    return far, via
-
-
-def _worth(far: list[list[float]], nearest: dict[int, int]) -> Tensor:
-    """What a row gains that a model passes on to get room, for each model."""
-    worth_M = torch.tensor([far[m][nearest.get(m, 0)] for m in range(len(far))], dtype=torch.float64)
-    # where there is no room anywhere, only differences count
-    return worth_M.clamp(min=0) if nearest else worth_M - worth_M.min()
+    far_MM, via_MM = edge_MM, np.tile(np.arange(len(edge_MM)), (len(edge_MM), 1))
+    for k in range(len(edge_MM)):
+        through_MM = far_MM[:, k : k + 1] + far_MM[k]
+        shorter_MM = through_MM < far_MM - precision  # what is shorter by rounding alone could lead around in circles
+        far_MM = np.where(shorter_MM, through_MM, far_MM)
+        via_MM = np.where(shorter_MM, via_MM[:, k : k + 1], via_MM)
+    return far_MM, via_MM

@@ -135,7 +135,7 @@ def test_shares_without_room_for_all_rows_are_refused():
 
 
 def test_a_budget_below_the_cheapest_choices_is_refused():
-    text = "budget: expected at least 20 USD, the cost of the cheapest choices, got 19.5"
+    text = "budget: expected at least 20 USD for all 10 rows, the cost of the cheapest choices, got 19.5"
     with pytest.raises(ConfigError, match=text):
         solved(np.ones((10, 2)), cost_QM=np.full((10, 2), 2.0), budget=19.5)
 
