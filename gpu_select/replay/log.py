@@ -111,9 +111,10 @@ def read_replayed(
         DataError: no row has a query.
     """
     reading = _Reading(encoder, expected, costs, prices, selectors, head, cache)
+    counts = reading.counts
     for rows in windows:
         window = check_window(rows, query_field, domain_fields)
-        first, counts = reading.counts.rows, reading.counts
+        first = counts.rows
         counts.rows += len(rows)
         counts.errors += len(window.errors)
         if window.errors and not counts.first_error:
@@ -126,7 +127,7 @@ def read_replayed(
         if progress is not None:
             progress(len(rows))
     if not reading.parts:
-        found = f"{counts.rows} rows, the first with {counts.first_error}" if reading.counts.rows else "no row at all"
+        found = f"{counts.rows} rows, the first with {counts.first_error}" if counts.rows else "no row at all"
         raise DataError(f"{path}: expected at least one row with a query, got {found}")
     return reading.done()
 
