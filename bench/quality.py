@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5, help="of the cross-validation inside tune")
     options = parser.parse_args()
     tables = [read_outcomes(path)[0] for path in [*options.data, *([options.test] if options.test else [])]]
-    table = _joined(tables)
+    table = joined(tables)
     features = embedded_features(table, options.encoder, options.cache_dir)
     if options.test:
         n_learned = sum(len(t.queries) for t in tables[:-1])
@@ -96,7 +96,7 @@ def main() -> None:
     )
 
 
-def _joined(tables: list[OutcomeTable]) -> OutcomeTable:
+def joined(tables: list[OutcomeTable]) -> OutcomeTable:
     models = tables[0].models
     columns = [[t.models.index(name) for name in models] for t in tables]
     quality = [t.quality_QM[:, c] for t, c in zip(tables, columns, strict=True)]

@@ -50,6 +50,7 @@ RANKS = {
     "pipeline": 6,
     "ray_data": 6,
     "report": 6,
+    "replay": 7,
     "throughput": 7,
     "commands": 8,
     "__main__": 9,

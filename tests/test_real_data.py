@@ -19,9 +19,12 @@ from gpu_select.decision_router import DecisionRouter
 from gpu_select.domains import DOMAIN_NAMES
 from gpu_select.encoder import EmbeddingCache, embed, load_encoder
 from gpu_select.features import build_features
-from gpu_select.records import OutcomeTable, read_outcomes
+from gpu_select.records import OutcomeTable, query_digests, read_outcomes
+from gpu_select.replay import ExpectedOutcomes
+from gpu_select.replay.outcomes import mean_interval
 from gpu_select.router import route_features
 from gpu_select.training import TrainOptions, fit
+from gpu_select.training.tuning.folds import assign_folds
 
 ALGORITHMS = ("knn", "kmeans", "svm", "mlp")
 
@@ -200,3 +203,68 @@ def test_domains_are_predicted_where_queries_come_without(cli, data, minilm_path
     accuracy = np.mean([one.domain == name for one, name in zip(decided, table.domains, strict=True)])
     assert len(decided) == 1495
     assert accuracy >= 0.77
+
+
+@pytest.mark.slow
+def test_what_replay_expects_comes_true_on_held_out_queries(data, minilm_path, minilm_cache, tmp_path):
+    """Records and selectors of four fifths of the queries, judged on the last one, five times."""
+    both = tmp_path / "both.jsonl"
+    parts = [gzip.decompress((data / f"mmlu_pro_{name}.jsonl.gz").read_bytes()) for name in ("train", "dev")]
+    both.write_bytes(b"".join(parts))
+    table, _ = read_outcomes(both)
+    features = torch.from_numpy(features_of(table, minilm_path, minilm_cache))
+    fold_Q, digests_Q = assign_folds(table.queries, 5, seed=0), query_digests(table.queries)
+    found: dict[str, list[np.ndarray]] = {}
+    for fold in range(5):
+        learned, held_out = np.flatnonzero(fold_Q != fold), np.flatnonzero(fold_Q == fold)
+        records = table.take(learned)
+        names = [table.domains[q] for q in held_out]
+        expected = ExpectedOutcomes(features[learned], records).of(features[held_out], names, digests_Q[held_out])
+        quality_HM, outcome_HM = expected.quality_BM.double().numpy(), table.quality_QM[held_out]
+        rows = np.arange(len(held_out))
+        selector = selector_of(fit("kmeans", features[learned], records, TrainOptions(), {}))
+        column = np.array([table.models.index(model) for model in selector.models])
+        choices = {"kmeans": column[selector(features[held_out]).argmax(dim=1).numpy()]}
+        choices["best-expected"] = quality_HM.argmax(axis=1)
+        choices |= {model: np.full(len(rows), m) for m, model in enumerate(table.models)}
+        for name, choice in choices.items():
+            found.setdefault(name, []).append(outcome_HM[rows, choice] - quality_HM[rows, choice])
+    for name, differences in found.items():
+        difference = np.concatenate(differences)
+        low, high = mean_interval(difference, np.arange(len(difference)))
+        assert abs(difference.mean()) < 0.01, name
+        assert low < 0 < high, name
+
+
+@pytest.mark.slow
+def test_a_replay_of_records_is_judged_by_their_own_outcomes(cli, data, minilm_path, minilm_cache, tmp_path):
+    """The dev queries as a log: what the policies really score is what validate says."""
+    models, out, table_path = tmp_path / "models", tmp_path / "replay.json", tmp_path / "table.json"
+    shared = "--cache-dir", minilm_cache, "--device", "cpu"
+    log, records = (str(data / f"mmlu_pro_{name}.jsonl.gz") for name in ("dev", "train"))
+    runs = (
+        ("train", "--data-file", records, "--output-dir", models, "--embedding-model", "minilm", "--no-check"),
+        ("validate", "--data-file", log, "--models-dir", models, "--json", table_path, "--keep-training-queries"),
+        ("replay", log, "--data-file", records, "--models-dir", models, "--json", out),
+    )
+    for arguments in runs:
+        done = cli(*arguments, *shared)
+        assert done.status == 0, done.err
+    document, validated = json.loads(out.read_bytes()), figures(table_path)
+    assert (document["queries"], document["queries_in_records"]) == (9000, 102)
+    for policy in document["policies"]:
+        (quality,) = [found for found in policy["outcomes"] if found["figure"] == "quality"]
+        if policy["name"] in validated:
+            # 5 queries stand in the log twice
+            assert quality["rows"] == 1500
+            assert quality["realised"] == pytest.approx(validated[policy["name"]], abs=3e-3)
+        # these 1,495 queries are harder than the records' by about as much as chance allows
+        assert abs(quality["realised"] - quality["expected"]) < 0.045, policy["name"]
+    logged = document["policies"][0]
+    assert logged["name"] == "as logged"
+    for found in logged["outcomes"]:
+        assert found["rows"] == 9000
+        low, high = found["ci95"]
+        assert low < 0 < high
+    check = document["check"]
+    assert abs(check["realised"] - check["expected"]) < 0.01

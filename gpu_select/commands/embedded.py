@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ def embed_records(
     batch_size: int | None = None,
     limit: int | None = None,
     strict: bool = False,
+    check: Callable[[Encoder, OutcomeTable], object] | None = None,
 ) -> EmbeddedRecords:
-    """Read benchmark records, warn of what is odd in them, and embed their queries."""
+    """Read benchmark records, warn of what is odd in them, and, if `check` raises nothing, embed their queries."""
     import torch
 
     from gpu_select.encoder import embed, load_encoder, resolve_device
@@ -49,6 +51,8 @@ def embed_records(
     for text in counts.warnings(data_file):
         options.warn(text)
     encoder = load_encoder(embedding_model, device=target, dtype=dtype)
+    if check is not None:
+        check(encoder, table)
     with (
         options.open_cache(cache_dir, encoder) as cache,
         options.progress_bar("embedding", "query", len(table.queries)) as bar,

@@ -73,6 +73,7 @@ class Tokenizer:
             _prepend_lowercase(backend)
         backend.no_padding()
         backend.enable_truncation(settings.max_length, direction=truncation_side)
+        self._special = special
         self._backend = backend
         self.settings = settings
         self.pad_id = pad_id
@@ -119,6 +120,19 @@ class Tokenizer:
         np.cumsum(lengths, out=offsets[1:])
         flat = np.concatenate(ids) if ids else np.empty(0, dtype=np.int32)
         return Tokenized(flat, offsets, np.array(truncated, dtype=np.bool_))
+
+    def count(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(N,) tokens of each whole text, of up to 4 Mi characters: without prefix, special tokens and the cut.
+
+        Raises:
+            EncoderError: something else than a list of str.
+        """
+        check_texts(texts)
+        counts: list[int] = []
+        for chunk in _chunks(texts, _MAX_CHARS):
+            encodings = self._backend.encode_batch_fast([_well_formed(text[:_MAX_CHARS]) for text in chunk])
+            counts += [sum(len(part) - self._special for part in (e, *e.overflowing)) for e in encodings]
+        return np.array(counts, dtype=np.int64)
 
     def _encode(self, texts: Sequence[str], max_chars: int) -> list[tuple[list[int], bool]]:
         cleaned = [_well_formed(self.settings.prefix + text[:max_chars]) for text in texts]

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_select.report.markup import Html, chart_text, element, join
 
-__all__ = ["Chart", "Figures", "axis", "layout", "legend", "numbers"]
+__all__ = ["Chart", "Figures", "axis", "description", "layout", "legend", "numbers"]
 
 Trace = dict[str, Any]
 Layout = dict[str, Any]
@@ -142,6 +142,12 @@ def table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, text
         for row in rows
     )
     return scroll_box(name, element("table", element("thead", top), element("tbody", join(body))))
+
+
+def description(facts: Sequence[tuple[str, str]]) -> Html:
+    """Names with what they are."""
+    pairs = (element("div", element("dt", name), element("dd", value)) for name, value in facts)
+    return element("dl", *pairs, class_="facts")
 
 
 def scroll_box(name: str, inner: Html) -> Html:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gpu_select.report import formats
 from gpu_select.report.charts import Chart, Figures, Trace, axis, hover, layout, legend, numbers
@@ -10,7 +10,7 @@ from gpu_select.report.markup import Html, chart_text
 from gpu_select.report.palette import Palette
 from gpu_select.report.validation import Domain, Strategy, Validation
 
-__all__ = ["chosen_models", "quality_by_domain"]
+__all__ = ["chosen_models", "quality_by_domain", "share_bars"]
 
 _MAX_DOMAINS = 30
 _LABEL = 24
@@ -117,7 +117,7 @@ def chosen_models(validation: Validation, palette: Palette, sheet: Figures) -> H
     if not selectors:
         return Html("<p>The file does not say which models were chosen by domain.</p>")
     domains = _largest(validation)
-    charts = [_bars(domains, s, validation.models, palette) for s in selectors]
+    charts = [share_bars(s.name, _rows(domains, s, validation.models), validation.models, palette) for s in selectors]
     caption = "Models that each selector chooses, as shares of a domain's queries."
     rows = [
         [d.name, s.name, *(formats.count(d.chosen.get(s.name, {}).get(model, 0)) for model in validation.models)]
@@ -129,10 +129,16 @@ def chosen_models(validation: Validation, palette: Palette, sheet: Figures) -> H
     return sheet.figure(charts, caption, legend=key, after=table)
 
 
-def _bars(domains: Sequence[Domain], selector: Strategy, models: Sequence[str], palette: Palette) -> Chart:
-    counts = [dict(d.chosen.get(selector.name, {})) for d in domains]
+def _rows(domains: Sequence[Domain], selector: Strategy, models: Sequence[str]) -> list[tuple[str, Mapping[str, int]]]:
+    counts = [d.chosen.get(selector.name, {}) for d in domains]
     all_counts = {model: sum(c.get(model, 0) for c in counts) for model in models}
-    rows = [("all", all_counts), *((d.name, c) for d, c in zip(domains, counts, strict=True))]
+    return [("all", all_counts), *((d.name, c) for d, c in zip(domains, counts, strict=True))]
+
+
+def share_bars(
+    chooser: str, rows: Sequence[tuple[str, Mapping[str, int]]], models: Sequence[str], palette: Palette
+) -> Chart:
+    """Stacked bars of the models that somebody chooses, as shares: each row has a name and queries by model."""
     traces: list[Trace] = []
     for model in models:
         fill = palette.fill(model)
@@ -157,16 +163,14 @@ def _bars(domains: Sequence[Domain], selector: Strategy, models: Sequence[str], 
                 "insidetextfont": {"color": "--on-fill", "size": 11},
                 "hoverinfo": "text",
                 "hovertext": [
-                    hover(
-                        selector.name, f"{name}: {model}", f"{formats.percent(share)}, {formats.count(c.get(model, 0))}"
-                    )
+                    hover(chooser, f"{name}: {model}", f"{formats.percent(share)}, {formats.count(c.get(model, 0))}")
                     for (name, c), share in zip(rows, shares, strict=True)
                 ],
             }
         )
     return Chart(
-        selector.name,
-        f"Shares of the models that {selector.name} chooses, by domain",
+        chooser,
+        f"Shares of the models that {chooser} chooses, by domain",
         traces,
         layout(
             axis(range=[0, 1.002], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", showgrid=False),

@@ -15,8 +15,16 @@ __all__ = ["MAX_FILE_BYTES", "Fields", "read_document"]
 MAX_FILE_BYTES = 32 << 20
 """More than any table of strategies takes; a file beyond it is another kind of file."""
 
-_WRITERS = {"gpu_select.validation": "gpu-select validate --json", "gpu_select.tuning": "gpu-select tune"}
-_OPTIONS = {"gpu_select.validation": "--validation", "gpu_select.tuning": "--tuning"}
+_WRITERS = {
+    "gpu_select.validation": "gpu-select validate --json",
+    "gpu_select.tuning": "gpu-select tune",
+    "gpu_select.replay": "gpu-select replay --json",
+}
+_OPTIONS = {
+    "gpu_select.validation": "--validation",
+    "gpu_select.tuning": "--tuning",
+    "gpu_select.replay": "--replay",
+}
 _VERSION = 1
 _MAX_NUMBER = 1e12
 
@@ -107,6 +115,10 @@ class Fields:
         """An object within."""
         return Fields(self.path, self._at(field), self._get(field, "an object"))
 
+    def maybe_inner(self, field: str) -> Fields | None:
+        """An object within, or None for null."""
+        return None if self._get(field, "an object or null") is None else self.inner(field)
+
     def objects(self, field: str) -> Iterator[Fields]:
         """A list of objects."""
         for i, value in enumerate(self._list(field, "a list of objects")):
@@ -170,7 +182,7 @@ def read_document(path: str, kind: str) -> Fields:
 
     Args:
         path: the file's name.
-        kind: what its field `format` has to say: "gpu_select.validation" or "gpu_select.tuning".
+        kind: what its field `format` has to say: "gpu_select.validation", ".tuning" or ".replay".
     Raises:
         InputError: missing, unreadable, larger than `MAX_FILE_BYTES`, or not JSON.
         FileFormatError: of another format or version.

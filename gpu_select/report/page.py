@@ -11,12 +11,14 @@ from pathlib import PurePath
 from gpu_select import __version__
 from gpu_select.errors import MissingDependencyError
 from gpu_select.report import formats
-from gpu_select.report.charts import Figures
+from gpu_select.report.charts import Figures, description
 from gpu_select.report.comparison_matrix import comparison_matrix
 from gpu_select.report.confidence_charts import confidence
 from gpu_select.report.domain_charts import chosen_models, quality_by_domain
 from gpu_select.report.markup import Html, element, inline_json, inline_script, join
 from gpu_select.report.palette import Palette
+from gpu_select.report.replay import Replay
+from gpu_select.report.replay_section import replay_section
 from gpu_select.report.strategy_table import strategy_table
 from gpu_select.report.summary import summary
 from gpu_select.report.tradeoff_charts import tradeoffs
@@ -27,7 +29,7 @@ from gpu_select.report.validation import Validation
 __all__ = ["render"]
 
 
-def render(validations: Sequence[Validation], tunings: Sequence[Tuning]) -> str:
+def render(validations: Sequence[Validation], tunings: Sequence[Tuning], replays: Sequence[Replay] = ()) -> str:
     """The whole page as HTML.
 
     Raises:
@@ -35,14 +37,20 @@ def render(validations: Sequence[Validation], tunings: Sequence[Tuning]) -> str:
     """
     library = _plotly_js()
     palette = Palette(
-        [s.name for v in validations for s in v.of_kind("selector")] + [a for t in tunings for a in t.algorithms],
-        [m for v in validations for m in v.models] + [m for t in tunings for m in t.models],
+        [s.name for v in validations for s in v.of_kind("selector")]
+        + [a for t in tunings for a in t.algorithms]
+        + [p.name for r in replays for p in r.of_kind("selector")],
+        [m for v in validations for m in v.models]
+        + [m for t in tunings for m in t.models]
+        + [m for r in replays for m in r.models],
     )
     sheet = Figures()
     sections = [_validation(v, i, palette, sheet) for i, v in enumerate(validations, 1)]
     sections += [_tuning(t, i, palette, sheet) for i, t in enumerate(tunings, 1)]
+    sections += [replay_section(r, f"replay-{i}", palette, sheet) for i, r in enumerate(replays, 1)]
     contents = [(f"validation-{i}", f"Validation on {_short(v.data_file)}") for i, v in enumerate(validations, 1)]
     contents += [(f"tuning-{i}", f"Tuning on {_short(t.data_file)}") for i, t in enumerate(tunings, 1)]
+    contents += [(f"replay-{i}", f"Replay of {_short(r.log_file)}") for i, r in enumerate(replays, 1)]
     title = "Routing quality"
     body = [
         element("header", element("h1", title), _contents(contents)),
@@ -102,7 +110,7 @@ def _tuning(tuning: Tuning, number: int, palette: Palette, sheet: Figures) -> Ht
         "section",
         element("h2", f"Tuning on {_short(tuning.data_file)}", id=name),
         tuning_summary(tuning),
-        _description(facts),
+        description(facts),
         tuning_figures(tuning, palette, sheet),
         aria_labelledby=name,
     )
@@ -116,17 +124,12 @@ def _facts(validation: Validation) -> Html:
         ("Models", ", ".join(validation.models)),
     ]
     if not validation.in_training:
-        return _description([*facts, ("Left out", "no query")])
+        return description([*facts, ("Left out", "no query")])
     count = validation.in_training
     text = f"{formats.count(count)} {'query' if count == 1 else 'queries'} that the selectors were trained on"
     examples = [element("li", example) for example in validation.examples]
     fold = element("details", element("summary", "Examples"), element("ul", *examples)) if examples else Html()
-    return join([_description([*facts, ("Left out", text)]), fold])
-
-
-def _description(facts: Sequence[tuple[str, str]]) -> Html:
-    pairs = (element("div", element("dt", name), element("dd", value)) for name, value in facts)
-    return element("dl", *pairs, class_="facts")
+    return join([description([*facts, ("Left out", text)]), fold])
 
 
 def _contents(entries: Sequence[tuple[str, str]]) -> Html:

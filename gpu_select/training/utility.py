@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from gpu_select.errors import ConfigError
 from gpu_select.records import OutcomeTable
 
-__all__ = ["SHRINKAGE", "Advantages", "best_model", "centred", "domain_models", "group_sums", "utilities"]
+__all__ = [
+    "SHRINKAGE",
+    "Advantages",
+    "best_model",
+    "centred",
+    "domain_models",
+    "group_sums",
+    "speed_scale",
+    "utilities",
+]
 
 SHRINKAGE = 24.0
 """Outcomes that the wider group's estimate counts for where a narrower group is estimated."""
@@ -73,16 +82,21 @@ def utilities(table: OutcomeTable, quality_weight: float) -> NDArray[np.float64]
     latency_QM = table.latency_s_QM
     speed_QM = np.ones_like(latency_QM)
     timed_QM = np.isfinite(latency_QM)
-    if timed_QM.any():
-        least, most = latency_QM[timed_QM].min(), latency_QM[timed_QM].max()
-        if most > least:
-            speed_QM = 1 - (latency_QM - least) / (most - least)
-            overall = float(speed_QM[timed_QM].mean())
-            counts_M = timed_QM.sum(axis=0)
-            means_M = np.where(counts_M > 0, np.nansum(speed_QM, axis=0) / np.maximum(counts_M, 1), overall)
-            speed_QM = np.where(timed_QM, speed_QM, means_M)
+    scale = speed_scale(table)
+    if scale is not None:
+        speed_QM = 1 - (latency_QM - scale[0]) / (scale[1] - scale[0])
+        overall = float(speed_QM[timed_QM].mean())
+        counts_M = timed_QM.sum(axis=0)
+        means_M = np.where(counts_M > 0, np.nansum(speed_QM, axis=0) / np.maximum(counts_M, 1), overall)
+        speed_QM = np.where(timed_QM, speed_QM, means_M)
     utility_QM: NDArray[np.float64] = quality_weight * table.quality_QM + (1 - quality_weight) * speed_QM
     return utility_QM
+
+
+def speed_scale(table: OutcomeTable) -> tuple[float, float] | None:
+    """Seconds at which speed is 1 and 0: the smallest and largest response time; None where no two differ."""
+    times = table.latency_s_QM[np.isfinite(table.latency_s_QM)]
+    return (float(times.min()), float(times.max())) if len(times) and times.min() < times.max() else None
 
 
 def centred(utility_QM: NDArray[np.float64]) -> Advantages:

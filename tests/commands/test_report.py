@@ -24,10 +24,11 @@ def documents():
 
 @pytest.fixture
 def files(documents, tmp_path):
-    """validation.json and tuned.json of a folder."""
+    """validation.json, tuned.json and replay.json of a folder."""
     for name, document in (
         ("validation.json", documents.validation_document()),
         ("tuned.json", documents.tuning_document()),
+        ("replay.json", documents.replay_document()),
     ):
         (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
     return tmp_path
@@ -43,7 +44,7 @@ def check_failed(done, text):
 
 def test_the_documented_options():
     options = {name: option for option in command.params for name in option.opts}
-    assert list(options) == ["--validation", "--tuning", "--output"]
+    assert list(options) == ["--validation", "--tuning", "--replay", "--output"]
     assert options["--validation"].multiple
     assert options["--output"].default == "report.html"
 
@@ -54,13 +55,13 @@ def test_one_page_of_all_files(cli, files):
     validation = files / "validation.json"
     done = cli(
         *("report", "--validation", validation, "--validation", validation),
-        *("--tuning", files / "tuned.json", "--output", out),
+        *("--tuning", files / "tuned.json", "--replay", files / "replay.json", "--output", out),
     )
     assert done.status == 0, done.err
     assert done.err == ""
     assert done.out == f"{out}: {out.stat().st_size / 1e6:.1f} MB, open it in a browser\n"
     assert out.stat().st_size < 6_000_000
-    assert out.read_text(encoding="utf-8").count("<h2 ") == 3
+    assert out.read_text(encoding="utf-8").count("<h2 ") == 4
 
 
 def test_a_compressed_file_is_read(cli, files):
@@ -83,6 +84,11 @@ def test_without_a_file_there_is_nothing_to_report(cli, tmp_path):
     [
         (("--validation", "tuned.json"), "format: expected 'gpu_select.validation'"),
         (("--tuning", "validation.json"), "got 'gpu_select.validation'; give this file as --validation"),
+        (("--validation", "replay.json"), "got 'gpu_select.replay'; give this file as --replay"),
+        (
+            ("--replay", "tuned.json"),
+            "format: expected 'gpu_select.replay', the JSON that gpu-select replay --json writes",
+        ),
         (("--validation", "missing.json"), "cannot read "),
         (("--validation", "cut.json"), "expected the JSON that gpu-select validate --json writes"),
     ],

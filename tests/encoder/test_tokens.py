@@ -135,3 +135,18 @@ def test_limit_that_leaves_no_room(tiny_encoder_path: Path) -> None:
     backend = tokenizers.Tokenizer.from_file(str(tiny_encoder_path / "tokenizer.json"))
     with pytest.raises(EncoderError, match="max_length: expected more than the 2 special tokens of every text, got 2"):
         Tokenizer(backend, dataclasses.replace(PLAIN, max_length=2), pad_id=0)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(max_size=400), max_size=6))
+def test_tokens_of_whole_texts_are_counted(tiny_encoder: Encoder, tiny_encoder_path: Path, texts: list[str]) -> None:
+    reference = REFERENCES.setdefault(tiny_encoder_path, transformers.AutoTokenizer.from_pretrained(tiny_encoder_path))
+    full = [len(reference(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert tiny_encoder.tokenizer.count(texts).tolist() == full
+
+
+def test_neither_prefix_nor_limit_counts() -> None:
+    tokenizer = word_tokenizer(dataclasses.replace(PLAIN, prefix="a a a "))
+    assert tokenizer.count(["b " * 100_000, "", "c"]).tolist() == [100_000, 0, 1]
+    with pytest.raises(EncoderError, match="expected a list of str, got one str"):
+        tokenizer.count("b")

@@ -188,6 +188,100 @@ def tuning_document() -> dict[str, Any]:
     }
 
 
+def replay_document(models: list[str] = MODELS, domains=DOMAINS) -> dict[str, Any]:
+    """As `gpu-select replay --json` writes it, with a budget and a share."""
+    rng = random.Random(2)
+    n = sum(size for _, size in domains)
+    quality, times, costs = (
+        {model: list(values.values())[i % len(MODELS)] for i, model in enumerate(models)}
+        for values in (SINGLES, LATENCIES, COSTS)
+    )
+
+    def mean(values: dict[str, float], counts: dict[str, int]) -> float:
+        return sum(values[model] * count for model, count in counts.items()) / max(sum(counts.values()), 1)
+
+    def figures(counts: dict[str, int], gain: float) -> dict[str, Any]:
+        return {
+            "queries": sum(counts.values()),
+            "quality": mean(quality, counts) + gain,
+            "time_s": mean(times, counts),
+            "cost_usd": mean(costs, counts),
+        }
+
+    def policy(name: str, kind: str, gain: float, outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+        single = name.partition(":")[2]
+        by_domain = {}
+        for domain, size in domains:
+            picks = [single] * size if single else rng.choices(models, [rng.random() ** 2 for _ in models], k=size)
+            by_domain[domain] = {model: picks.count(model) for model in models if model in picks}
+        totals = {model: sum(counts.get(model, 0) for counts in by_domain.values()) for model in models}
+        return {
+            "name": name,
+            "kind": kind,
+            **figures(totals, gain),
+            "models": [
+                {
+                    "model": model,
+                    **(figures({model: count}, gain) if count else dict.fromkeys(_FIGURES) | {"queries": 0}),
+                }
+                for model, count in sorted(totals.items(), key=lambda item: -item[1])
+            ],
+            "domains": [
+                {"name": domain, **figures(counts, gain), "chosen": counts} for domain, counts in by_domain.items()
+            ],
+            "outcomes": outcomes,
+        }
+
+    def outcome(figure: str, rows: int) -> dict[str, Any]:
+        return {"figure": figure, "rows": rows, "expected": 0.44, "realised": 0.43, "ci95": [-0.03, 0.01]}
+
+    def point(weight: float) -> dict[str, Any]:
+        shares = [rng.random() + 0.1 for _ in models]
+        return {
+            "weight": weight,
+            "quality": 0.37 + 0.09 * weight**0.5,
+            "time_s": 1.4 + weight,
+            "cost_usd": 0.0001 + 0.0002 * weight,
+            "shares": {model: share / sum(shares) for model, share in zip(models, shares, strict=True)},
+        }
+
+    logged = [outcome("quality", n), outcome("time_s", n), outcome("cost_usd", n)]
+    return {
+        "format": "gpu_select.replay",
+        "version": 1,
+        "log_file": "logs/august.jsonl.gz",
+        "data_file": "data/mmlu_pro_train.jsonl.gz",
+        "encoder": "sentence-transformers/all-MiniLM-L6-v2",
+        "rows": n + 3,
+        "queries": n,
+        "queries_in_records": 17,
+        "record_queries": 4976,
+        "models": models,
+        "candidates": models,
+        "check": {"queries": 4976, "expected": 0.478, "realised": 0.4785, "ci95": [-0.0128, 0.0137]},
+        "policies": [
+            policy("as logged", "logged", 0.0, logged),
+            *(policy(name, "selector", 0.05, [outcome("quality", 400)]) for name in SELECTORS),
+            *(policy(f"always:{model}", "single", 0.0, []) for model in models),
+            policy("best-expected", "best", 0.07, []),
+            policy("within-limits", "limits", 0.06, []),
+        ],
+        "sweeps": [{"against": against, "points": [point(i / 39) for i in range(40)]} for against in ("time", "cost")],
+        "limits": {
+            "quality_weight": 1.0,
+            "budget_usd": 0.75,
+            "max_share": {models[0]: 0.1},
+            "utility": 0.47,
+            "bound": 0.4700001,
+            "nearest": point(0.625),
+            "nearest_keeps": True,
+        },
+    }
+
+
+_FIGURES = ("quality", "time_s", "cost_usd")
+
+
 @pytest.fixture(scope="session")
 def _validation() -> dict[str, Any]:
     return validation_document()
@@ -203,6 +297,18 @@ def validation(_validation: dict[str, Any]) -> dict[str, Any]:
 def tuning() -> dict[str, Any]:
     """A document of `tune`: four algorithms, 77 trials."""
     return tuning_document()
+
+
+@pytest.fixture
+def replay() -> dict[str, Any]:
+    """A document of `replay --json`: 2,409 queries, 4 selectors, 6 models, a budget and a share."""
+    return replay_document()
+
+
+@pytest.fixture(scope="session")
+def make_replay() -> Callable[..., dict[str, Any]]:
+    """Call with model names and (domain, queries) pairs."""
+    return replay_document
 
 
 @pytest.fixture(scope="session")
@@ -225,13 +331,14 @@ def save(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def page(save: Callable[..., str]) -> Callable[..., str]:
-    """Call with validation and tuning documents: the page as text."""
+    """Call with validation, tuning and replay documents: the page as text."""
     pytest.importorskip("plotly")
 
     def run(*documents: dict[str, Any]) -> str:
         from gpu_select.report import write_report
 
-        paths: dict[str, list[str]] = {"gpu_select.validation": [], "gpu_select.tuning": []}
+        kinds = ("validation", "tuning", "replay")
+        paths: dict[str, list[str]] = {f"gpu_select.{kind}": [] for kind in kinds}
         for i, document in enumerate(documents):
             paths[document["format"]].append(save(document, f"{i}.json"))
         output = Path(paths[documents[0]["format"]][0]).with_suffix(".html")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gpu_select import jsonio
 from gpu_select.errors import FileFormatError, GpuSelectError, InputError
 from gpu_select.report import fields
+from gpu_select.report.replay import read_replay
 from gpu_select.report.tuning import read_tuning
 from gpu_select.report.validation import read_validation
 
@@ -235,12 +236,14 @@ anything = st.recursive(
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_stands_in_a_field_a_page_or_one_line_comes_of_it(validation, tuning, tmp_path, data, monkeypatch):
+def test_whatever_stands_in_a_field_a_page_or_one_line_comes_of_it(
+    validation, tuning, replay, tmp_path, data, monkeypatch
+):
     from gpu_select.report import page
 
     monkeypatch.setattr(page, "_plotly_js", lambda: "")
-    kind = data.draw(st.sampled_from(["validation", "tuning"]))
-    document = copy.deepcopy({"validation": validation, "tuning": tuning}[kind])
+    kind = data.draw(st.sampled_from(["validation", "tuning", "replay"]))
+    document = copy.deepcopy({"validation": validation, "tuning": tuning, "replay": replay}[kind])
     put(document, data.draw(st.sampled_from(list(places(document)))), data.draw(anything | st.just(MISSING)))
     path = Path(tmp_path / "fuzzed.json")
     path.write_bytes(jsonio.dumps(document))
@@ -248,8 +251,10 @@ def test_whatever_stands_in_a_field_a_page_or_one_line_comes_of_it(validation, t
     try:
         if kind == "validation":
             page.render([read_validation(str(path))], [])
-        else:
+        elif kind == "tuning":
             page.render([], [read_tuning(str(path))])
+        else:
+            page.render([], [], [read_replay(str(path))])
     except GpuSelectError as error:
         refused = str(error)
     if refused is not None:

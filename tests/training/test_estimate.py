@@ -236,3 +236,57 @@ def test_on_cuda_it_is_the_same():
     here, there = (regress(x, target, 1.0, 5.0, domain=domain) for x in (points, points.cuda()))
     np.testing.assert_allclose(there.fitted_QM, here.fitted_QM, atol=2e-3)
     np.testing.assert_allclose(there.held_out_QM, here.held_out_QM, atol=2e-3)
+
+
+@pytest.mark.parametrize("n_domains", [1, 3])
+def test_other_queries_are_told_what_the_dense_regressions_say_of_them(n_domains):
+    points, target = task(97, 20)
+    domain = np.arange(97) % n_domains
+    known = np.ones(97, bool)
+    known[::4] = False  # these stand for other queries: their targets are not looked at
+    regression = regression_of(points[known], 1.0, domain=domain[known])
+    estimate, predictor = regression.learn(gains_of(target[known]), [3.0])
+    told = predictor(points, domain).numpy()
+    np.testing.assert_allclose(told[known], estimate.fitted_QM, atol=1e-3)
+    apart, together = (
+        np.stack([dense(points, target[:, m], known, 1.0, 3.0, d) for m in range(3)], axis=1)
+        for d in (domain if n_domains > 1 else None, None)
+    )
+    between = apart - together
+    share = 0.0 if n_domains == 1 else float(((told - together) * between).sum() / (between**2).sum())
+    assert 0 <= share <= 1
+    np.testing.assert_allclose(told, together + share * between, atol=1e-3)
+
+
+def test_a_domain_that_was_never_seen_is_told_by_all_queries_together():
+    points, target = task(90, 21)
+    domain = np.arange(90) % 3
+    _, predictor = regression_of(points, 1.0, domain=domain).learn(gains_of(target), [3.0])
+    told = predictor(points[:10], np.full(10, -1)).numpy()
+    everything = np.ones(90, bool)
+    together = np.stack([dense(points, target[:, m], everything, 1.0, 3.0) for m in range(3)], axis=1)
+    np.testing.assert_allclose(told, together[:10], atol=1e-3)
+
+
+def test_the_ridge_is_the_one_that_foretells_best_without_the_own_outcomes():
+    points, target = task(120, 22)
+    target += np.random.default_rng(22).standard_normal(target.shape)
+    regression, ridges = regression_of(points, 1.0), [0.1, 1.0, 10.0, 1000.0]
+    errors = [
+        ((target - estimate.held_out_QM) ** 2).sum() for estimate in regression.fit_each(gains_of(target), ridges)
+    ]
+    best = ridges[int(np.argmin(errors))]
+    assert best not in (ridges[0], ridges[-1])
+    estimate, _ = regression.learn(gains_of(target), ridges)
+    np.testing.assert_array_equal(estimate.held_out_QM, regression.fit(gains_of(target), best).held_out_QM)
+
+
+def test_the_models_means_and_holes_are_kept_for_other_queries():
+    points, target = task(80, 23)
+    target[:, 1] = NAN
+    target[::2, 2] = NAN
+    gains = Advantages(target + np.array([5.0, 7.0, 9.0]), np.array([5.0, NAN, 9.0]))
+    _, predictor = regression_of(points, 1.0).learn(gains, [1e6])
+    told = predictor(points[:5], np.zeros(5, int)).numpy()
+    np.testing.assert_allclose(told[:, [0, 2]], [[5.0, 9.0]] * 5, atol=0.01)
+    assert np.isnan(told[:, 1]).all()
