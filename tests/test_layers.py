@@ -19,6 +19,7 @@ RANKS = {
     "jsonio": 0,
     "lines": 0,
     "arriving": 1,
+    "derived": 1,
     "domains": 1,
     "resampling": 1,
     "simulation_templates": 1,
