@@ -93,10 +93,7 @@ def check_encoder(path: Path, own: Mapping[str, Any], name: str, fingerprint: st
     if not isinstance(encoder, dict) or not all(isinstance(encoder.get(k), str) for k in ("name", "fingerprint")):
         raise FileFormatError(path, "gpu_select.encoder", "an object with name and fingerprint", brief(encoder))
     if encoder["fingerprint"] != fingerprint:
-        raise EncoderMismatchError(
-            f"{path}: trained with encoder {encoder['name']!r} (fingerprint {encoder['fingerprint'][:12]}), "
-            f"got {name!r} (fingerprint {fingerprint[:12]}); route with the first, or train again with the second"
-        )
+        raise EncoderMismatchError.between(path, (encoder["name"], encoder["fingerprint"]), (name, fingerprint))
 
 
 def find_selector_files(folder: str | Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ __all__ = [
     "DimensionError",
     "EncoderError",
     "EncoderMismatchError",
+    "ExportError",
     "FileFormatError",
     "GpuSelectError",
     "HubError",
@@ -85,6 +86,18 @@ class EncoderError(GpuSelectError, ValueError):
 
 class EncoderMismatchError(EncoderError):
     """Selector files that were trained with another encoder than the one in use."""
+
+    @classmethod
+    def between(cls, path: object, trained: tuple[str, str], used: tuple[str, str]) -> EncoderMismatchError:
+        """For name and fingerprint of the encoder that a file was trained with, and of the one in use."""
+        return cls(
+            f"{path}: trained with encoder {trained[0]!r} (fingerprint {trained[1][:12]}), "
+            f"got {used[0]!r} (fingerprint {used[1][:12]}); route with the first, or train again with the second"
+        )
+
+
+class ExportError(GpuSelectError, RuntimeError):
+    """A package could not be compiled, or does not decide as the router does. Nothing was written."""
 
 
 class DeviceError(GpuSelectError, ValueError):

@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar, cast
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
 
-__all__ = ["STDIO", "atomic_write", "check_writable", "open_read", "remove_file", "strip_compression"]
+__all__ = ["STDIO", "atomic_path", "atomic_write", "check_writable", "open_read", "remove_file", "strip_compression"]
 
 STDIO = "-"
 """Stands for standard input or output."""
@@ -263,6 +263,36 @@ def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> It
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """As `atomic_write`, for a library that writes to a name: what it writes under the given one appears when complete.
+
+    Args:
+        path: the file's name, which the temporary one shares the ending with; it is never compressed.
+    Raises:
+        OutputError: the folder or file cannot be written.
+    """
+    name = str(path)
+    with _writing(name):
+        target = Path(os.path.realpath(name))
+        if target.is_dir():
+            raise OutputError(f"cannot write {name}: it is a folder")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".gpu_select.{secrets.token_hex(8)}.tmp{target.suffix}"
+    try:
+        with _writing(name):
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            with contextlib.suppress(OSError):  # no such file yet, or a file system without permissions
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpu_select.arriving import Arriving
 from gpu_select.artifacts import Artifact, find_selector_files, load_selector
+from gpu_select.derived import Deriving
 from gpu_select.domains import DEFAULT_DOMAIN, N_DOMAINS, domain_index
 from gpu_select.encoder import (
     DtypeName,
@@ -31,6 +33,7 @@ from gpu_select.encoder import (
 from gpu_select.errors import DataError, DeviceError, EncoderError, brief
 from gpu_select.features import build_features, check_width
 from gpu_select.graphs import GraphCache
+from gpu_select.pretrained import HubOptions, download, is_hub_id, is_saved, load_saved, save_router, upload
 from gpu_select.selectors import Backend, Choice, Selector, choose
 from gpu_select.stages import StageTimes
 
@@ -43,6 +46,7 @@ __all__ = [
     "Routes",
     "check_finite",
     "check_queries",
+    "decide_features",
     "route_features",
 ]
 
@@ -76,8 +80,10 @@ class Routes:
             yield {"model": model, "score": score, "margin": margin, "error": None}
 
 
-class Router(nn.Module):
+class Router(Deriving):
     """Encoder and selector in one forward pass.
+
+    Parameters and buffers hold every number that was learned; names, k and the like are plain attributes.
 
     Args:
         encoder: gives (B, d) unit vectors.
@@ -87,12 +93,15 @@ class Router(nn.Module):
         DimensionError: the selector was made for vectors of another length.
     """
 
+    derived = ("_graphs",)
+
     def __init__(self, encoder: Encoder, selector: Selector) -> None:
         super().__init__()
         check_width(selector.dim, encoder.dim)
         self.encoder = encoder
         self.selector = selector
         self._graphs: GraphCache | None = None
+        self._graph_limits: tuple[int, int] | None = None
 
     @classmethod
     def from_pretrained(
@@ -105,17 +114,26 @@ class Router(nn.Module):
         dtype: DtypeName = "auto",
         knn_backend: Backend = "torch",
         deterministic: bool = False,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
     ) -> Router:
         """Load a trained router.
 
         Args:
-            models_dir: a folder of selector files, or one file.
-            encoder: a name, hub id or folder, or a loaded encoder; by default the one the file names, else qwen3.
+            models_dir: what `save_pretrained` wrote, a folder of selector files, or one file; or, for a str that is
+                none of these here, a hub id (`organisation/model`) of such a folder.
+            encoder: a name, hub id or folder, or a loaded encoder; by default the one that was saved or that the file
+                names, else qwen3.
             device: cpu, cuda, cuda:N, mps, or auto for the best there is.
-            algorithm: knn, kmeans, svm or mlp; by default the folder's first in this order.
+            algorithm: knn, kmeans, svm or mlp; by default what was saved, or the folder's first in this order.
             dtype: of the encoder; auto is float32 on the CPU and bfloat16 elsewhere. Selection is float32 always.
             knn_backend: what searches KNN's rows, torch or faiss.
             deterministic: give a query the same decision, bit for bit, in whatever batch it is; costs some speed.
+            revision, token, cache_dir, force_download, local_files_only: for what comes from the hub, as its own
+                library takes them.
 
         Raises:
             InputError, FileFormatError: no such file, or one that breaks the format.
@@ -123,12 +141,18 @@ class Router(nn.Module):
             DimensionError: vectors of another length than the file's.
         """
         target = resolve_device(device)
-        if os.path.isdir(models_dir):  # pathlib's raises for a name that is too long
-            algorithm = algorithm or next(iter(find_selector_files(models_dir)))
-        artifact = load_selector(models_dir, algorithm=algorithm, device=target, backend=knn_backend)
-        if not isinstance(encoder, Encoder):
-            encoder = load_encoder(encoder or artifact.encoder_name or DEFAULT_ENCODER, device=target, dtype=dtype)
-        router = cls.of(encoder, artifact)
+        if isinstance(models_dir, str) and not os.path.exists(models_dir) and is_hub_id(models_dir):
+            models_dir = download(models_dir, HubOptions(revision, token, cache_dir, force_download, local_files_only))
+        if is_saved(models_dir):
+            how: dict[str, Any] = {"dtype": dtype, "algorithm": algorithm, "backend": knn_backend}
+            router = cls(*load_saved(Path(models_dir), encoder=encoder, device=target, **how))
+        else:
+            if os.path.isdir(models_dir):  # pathlib's raises for a name that is too long
+                algorithm = algorithm or next(iter(find_selector_files(models_dir)))
+            artifact = load_selector(models_dir, algorithm=algorithm, device=target, backend=knn_backend)
+            if not isinstance(encoder, Encoder):
+                encoder = load_encoder(encoder or artifact.encoder_name or DEFAULT_ENCODER, device=target, dtype=dtype)
+            router = cls.of(encoder, artifact)
         if deterministic:
             router.make_deterministic()
         return router
@@ -138,6 +162,49 @@ class Router(nn.Module):
         """A router of a loaded encoder and a loaded file, after checking that they belong together."""
         artifact.check_encoder(encoder.name, encoder.fingerprint)
         return cls(encoder, artifact.selector)
+
+    def save_pretrained(self, save_directory: str | Path, *, include_encoder: bool = True) -> None:
+        """Write a folder that `from_pretrained` loads: config.json, model.safetensors and the encoder's own files.
+
+        model.safetensors has the selector's part of `state_dict`; the folder `encoder` is a transformers model.
+
+        Args:
+            save_directory: is made, or holds an earlier save, which is replaced; other files in it stay.
+            include_encoder: without it, loading looks for the encoder by name (and revision, if it came from the hub),
+                and refuses one that has another fingerprint.
+
+        Raises:
+            OutputError: it cannot be written.
+            EncoderError: the encoder's files are not there any more, or are not those of its weights.
+        """
+        save_router(save_directory, self.encoder, self.selector, include_encoder=include_encoder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        include_encoder: bool = True,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes.
+
+        Args:
+            repo_id: a repository on the hub, `organisation/model`; it is made if there is none.
+            include_encoder: as there.
+            private: whether a new repository is private.
+            token, revision: as the hub's own library takes them.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OutputError, EncoderError: as `save_pretrained`, or the hub refuses or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, include_encoder=include_encoder)
+            return upload(Path(folder), repo_id, private=private, token=token, revision=revision)
 
     def make_deterministic(self) -> None:
         """Decide on a query the same, bit for bit, in whatever batch it is; see `Encoder.make_deterministic`."""
@@ -159,7 +226,15 @@ class Router(nn.Module):
         if device.type != "cuda":
             raise DeviceError(f"use_cuda_graphs: expected a router on a CUDA device, got one on {device}")
         if self.encoder.can_be_recorded:
+            self._graph_limits = max_tokens, max_texts
+            self._graphs = None
+
+    def _recorded(self) -> GraphCache | None:
+        """The graphs, where they are wanted and the router is still on a device that has them."""
+        if self._graphs is None and self._graph_limits is not None and self.encoder.device.type == "cuda":
+            max_tokens, max_texts = self._graph_limits
             self._graphs = GraphCache(self.decide_batch, max_tokens=max_tokens, max_texts=max_texts)
+        return self._graphs
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -206,9 +281,7 @@ class Router(nn.Module):
         return self._select(build_features(embeddings_Bd, domain_B), candidates)
 
     def _select(self, features_BD: Tensor, candidates: Tensor | None) -> Choice:
-        choice = choose(self.selector(features_BD, candidates))
-        # some rows come out as the nearest of a NaN, too, and their votes are finite
-        return choice._replace(score=choice.score + 0 * features_BD.sum(dim=1))
+        return decide_features(self.selector, features_BD, candidates)
 
     def route(
         self,
@@ -294,12 +367,13 @@ class Router(nn.Module):
             counts = embedded.n_tokens, embedded.n_truncated, embedded.n_cached
             return Pending(self, prepared, [(np.arange(len(prepared.queries)), choice)], counts)
         tokenized = prepared.tokenized
+        graphs = self._recorded() if mask is None else None
         parts: list[tuple[NDArray[np.int64], Choice]] = []
 
         def run(batch: TokenBatch, rows: NDArray[np.int64]) -> None:
-            if self._graphs is not None and mask is None and self._graphs.fits(batch):
+            if graphs is not None and graphs.fits(batch):
                 with times.on_device("encode", batch.device):
-                    choice = self._graphs(batch)
+                    choice = graphs(batch)
             else:
                 choice = self.decide_batch(batch, mask, times)
             parts.append((rows, choice))
@@ -308,6 +382,16 @@ class Router(nn.Module):
 
         run_batches(self.encoder, tokenized, run, tags_N=prepared.slot_N, token_budget=token_budget, times=times)
         return Pending(self, prepared, parts, (len(tokenized.ids), int(tokenized.truncated.sum()), 0))
+
+
+def decide_features(selector: Selector, features_BD: Tensor, candidates: Tensor | None) -> Choice:
+    """The choice of a selector: (B, D) float32 features, candidates as in `Router.forward`. No host sync.
+
+    The score of features that are not finite is NaN.
+    """
+    choice = choose(selector(features_BD, candidates))
+    # some rows come out as the nearest of a NaN, too, and their votes are finite
+    return choice._replace(score=choice.score + 0 * features_BD.sum(dim=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ _COMMANDS = {
     "replay": "Say what other policies would do to a log.",
     "report": "Draw validation, tuning and replay results as one web page.",
     "route": "Choose the model for every query of a log.",
+    "export": "Compile a router into one file that runs with torch alone.",
     "serve": "Answer OpenAI clients, each request by the model it calls for.",
     "bench": "Measure how fast this machine routes.",
     "demo": "Train, validate and route on simulated data.",

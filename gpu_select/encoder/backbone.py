@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from gpu_select_kernels.pool import pool_features
 from torch import Tensor, nn
 
 from gpu_select.encoder.bert import BertBackbone
+from gpu_select.encoder.checkpoint import commit_of
 from gpu_select.encoder.layouts import PaddedLayout, packed_layout, takes_varlen
 from gpu_select.encoder.linear import Linear
 from gpu_select.encoder.packing import TokenBatch
@@ -17,6 +19,7 @@ from gpu_select.encoder.qwen3 import Qwen3Backbone
 from gpu_select.encoder.registry import Pooling
 from gpu_select.encoder.settings import EncoderSettings
 from gpu_select.encoder.tokens import Tokenizer
+from gpu_select.encoder.traced_layout import TracedLayout
 from gpu_select.encoder.transformers_backbone import TransformersBackbone, padded
 from gpu_select.errors import ConfigError
 
@@ -41,7 +44,16 @@ def backbone_of(model: Any, pooling: Pooling) -> Backbone:
 class Encoder(nn.Module):
     """A transformer with its pooling. `load_encoder` makes one."""
 
-    def __init__(self, backbone: Backbone, tokenizer: Tokenizer, *, name: str, fingerprint: str, dim: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        fingerprint: str,
+        dim: int,
+        folder: Path | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.tokenizer = tokenizer
@@ -52,8 +64,17 @@ class Encoder(nn.Module):
         """Hex sha256 of what determines the vectors: weights, config, tokenizer, settings; not dtype or path."""
         self.dim = dim
         """Length of a vector."""
+        self.folder = folder
+        """Where its files are, if it was loaded from files."""
+        self.has_its_own_weights = True
+        """False once `load_state_dict` has put others in the place of those of its files, or may have."""
         self.deterministic = False
         """Whether a text's vector has the same bits in every batch; see `make_deterministic`."""
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the hub that its files are of, if they are of one."""
+        return None if self.folder is None else commit_of(self.folder)
 
     @property
     def settings(self) -> EncoderSettings:
@@ -128,8 +149,13 @@ class Encoder(nn.Module):
         ids_BT, mask_BT = left_align(input_ids_BT, attention_mask_BT.bool())
         if isinstance(self.backbone, TransformersBackbone):
             return pool(self.backbone(ids_BT, mask_BT), mask_BT, self.settings.pooling)
+        # a program on a CPU may find out how many tokens there are; on other devices that would wait
+        exporting = torch.compiler.is_exporting() and ids_BT.device.type == "cpu"
+        layout: PaddedLayout | TracedLayout = TracedLayout(mask_BT) if exporting else PaddedLayout(mask_BT)
         positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
-        hidden = self.backbone(ids_BT.flatten(), positions_BT.flatten(), PaddedLayout(mask_BT))
+        hidden = self.backbone(layout.take(ids_BT), layout.take(positions_BT), layout)
+        if self.settings.pooling == "mean":
+            hidden = layout.spread(hidden)
         return pool(hidden, mask_BT, self.settings.pooling)
 
     def encode(self, batch: TokenBatch, domain_B: Tensor | None = None, *, n_domains: int = 0) -> Tensor:
@@ -153,3 +179,7 @@ class Encoder(nn.Module):
         return pool_features(
             hidden, offsets_B1, domain_B, n_domains=n_domains, pooling="cls" if picked else self.settings.pooling
         )
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.has_its_own_weights = False
+        super()._load_from_state_dict(*arguments)

@@ -12,10 +12,12 @@ from gpu_select import jsonio
 from gpu_select.errors import EncoderError
 
 __all__ = [
+    "COMMIT",
     "INDEX_FILE",
     "TOKENIZER_FILES",
     "VOCABULARY_FILES",
     "WEIGHTS_FILE",
+    "commit_of",
     "fingerprint",
     "read_json_object",
     "read_json_value",
@@ -48,6 +50,9 @@ TOKENIZER_FILES = (
 
 _MAX_JSON_BYTES = 16 * 2**20
 """Far above any real config.json, modules.json or shard index."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""What the hub names a commit by."""
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.safetensors")
 
@@ -119,6 +124,12 @@ def weight_files(folder: Path) -> list[Path]:
             " save the model with save_pretrained of transformers 5, which writes safetensors"
         )
     raise EncoderError(f"{folder}: expected {WEIGHTS_FILE} or {INDEX_FILE}, got neither")
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a folder of the hub's cache is of, None for any other folder."""
+    is_snapshot = folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) is not None
+    return folder.name if is_snapshot else None
 
 
 def sha256_file(path: Path) -> str:

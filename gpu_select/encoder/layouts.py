@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from gpu_select.encoder.packing import TokenBatch
 from gpu_select.encoder.registry import Pooling
 
-__all__ = ["Layout", "PaddedLayout", "RunsLayout", "VarlenLayout", "packed_layout", "takes_varlen"]
+__all__ = ["Layout", "PaddedLayout", "RunsLayout", "VarlenLayout", "packed_layout", "sdpa", "takes_varlen"]
 
 
 class Layout(Protocol):
@@ -78,7 +78,7 @@ class RunsLayout:
         for first, count, length in self._runs:
             run = slice(first, first + count * length)
             q, k, v = (torch.unflatten(self._part(x, run), 0, (count, length)) for x in (q_NHd, k_NGd, v_NGd))
-            torch.unflatten(out_NHd[run], 0, (count, length)).copy_(_sdpa(q, k, v, causal=causal and length > 1))
+            torch.unflatten(out_NHd[run], 0, (count, length)).copy_(sdpa(q, k, v, causal=causal and length > 1))
         return out_NHd
 
     def attend_once(self, q_BHd: Tensor, k_NGd: Tensor, v_NGd: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class RunsLayout:
         for first, count, length in self._runs:
             run, rows = slice(first, first + count * length), slice(s, s + count)
             k, v = (torch.unflatten(self._part(x, run), 0, (count, length)) for x in (k_NGd, v_NGd))
-            out_BHd[rows] = _sdpa(self._part(q_BHd, rows)[:, None], k, v)[:, 0]
+            out_BHd[rows] = sdpa(self._part(q_BHd, rows)[:, None], k, v)[:, 0]
             s += count
         return out_BHd
 
@@ -102,22 +102,30 @@ class RunsLayout:
 
 
 class PaddedLayout:
-    """A rectangle of B x T tokens, each row's padding last; nothing depends on values, so that it can be exported."""
+    """A rectangle of B x T tokens, each row's padding last; no shape depends on a value."""
 
     def __init__(self, mask_BT: Tensor) -> None:
         self._mask_BT = mask_BT
         self._shape = mask_BT.shape
 
+    def take(self, x_BT: Tensor) -> Tensor:
+        """(B * T,): what the token vectors are made from."""
+        return x_BT.flatten()
+
+    def spread(self, x_ND: Tensor) -> Tensor:
+        """(B * T, D): token vectors at their places in the rectangle."""
+        return x_ND
+
     def attend(self, q_NHd: Tensor, k_NGd: Tensor, v_NGd: Tensor, *, causal: bool) -> Tensor:
         """See `Layout`."""
         q, k, v = (torch.unflatten(x, 0, self._shape) for x in (q_NHd, k_NGd, v_NGd))
         # what stands behind a token no causal model sees
-        return _sdpa(q, k, v, causal=causal, mask_BT=None if causal else self._mask_BT).flatten(0, 1)
+        return sdpa(q, k, v, causal=causal, mask_BT=None if causal else self._mask_BT).flatten(0, 1)
 
     def attend_once(self, q_BHd: Tensor, k_NGd: Tensor, v_NGd: Tensor) -> Tensor:
         """See `Layout`."""
         k, v = (torch.unflatten(x, 0, self._shape) for x in (k_NGd, v_NGd))
-        return _sdpa(q_BHd[:, None], k, v, mask_BT=self._mask_BT).squeeze(1)
+        return sdpa(q_BHd[:, None], k, v, mask_BT=self._mask_BT).squeeze(1)
 
     def pick(self, x_ND: Tensor, pooling: Pooling) -> Tensor:
         """See `Layout`."""
@@ -148,9 +156,10 @@ def _pick(x_ND: Tensor, offsets_B1: Tensor, pooling: Pooling) -> Tensor:
     return x_ND.index_select(0, offsets_B1[:-1].clamp(max=len(x_ND) - 1))
 
 
-def _sdpa(
+def sdpa(
     q_STHd: Tensor, k_STGd: Tensor, v_STGd: Tensor, *, causal: bool = False, mask_BT: Tensor | None = None
 ) -> Tensor:
+    """(S, T, H, d): attention within each of S sequences, to all of its tokens, those before, or those of the mask."""
     groups = q_STHd.shape[2] // k_STGd.shape[2]
     if groups > 1:
         k_STGd, v_STGd = (x.repeat_interleave(groups, dim=2) for x in (k_STGd, v_STGd))

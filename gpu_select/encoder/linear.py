@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
 
 import torch
 from gpu_select_kernels.packed_product import can_pack, pack, packed_product
@@ -11,10 +10,12 @@ from gpu_select_kernels.rowwise import rowwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpu_select.derived import Deriving
+
 __all__ = ["Linear"]
 
 
-class Linear(nn.Module):
+class Linear(Deriving):
     """x W^T + b, with what follows it in a transformer.
 
     On x86 CPUs the product goes through oneDNN (`packed_product`).
@@ -29,6 +30,7 @@ class Linear(nn.Module):
             at once.
     """
 
+    derived = ("_packed",)
     bias: Tensor | None
     tile: int | None = None
 
@@ -59,10 +61,3 @@ class Linear(nn.Module):
         if gelu:
             out_NO = functional.gelu(out_NO) if self.tile is None else rowwise(functional.gelu, out_NO)
         return out_NO if add_NO is None else out_NO + add_NO
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._packed = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}

@@ -27,7 +27,14 @@ _UNLIMITED = 10**9
 _FALLBACK_MAX_LENGTH = 512
 
 
-def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeName = "auto") -> Encoder:
+def load_encoder(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: DtypeName = "auto",
+    revision: str | None = None,
+    folder: Path | None = None,
+) -> Encoder:
     """Load an encoder for inference: evaluation mode, no gradients, SDPA attention.
 
     Weights are read from safetensors only, and no code that comes with a model is run.
@@ -36,6 +43,9 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeN
         name: one of `ENCODERS`, a local folder or a hub id; see `resolve_encoder`.
         device: cpu, cuda, cuda:N, mps, or auto for the best there is.
         dtype: of weights and computation; auto is float32 on the CPU and bfloat16 on CUDA and MPS.
+        revision: the commit on the hub, for an encoder that comes from there; by default the one at hand, else the
+            newest.
+        folder: where its files are, if they are not to be looked for by the name.
     Raises:
         EncoderError: it cannot be found or read, or needs something that is not supported.
         DeviceError: no such device, or no memory on it.
@@ -43,7 +53,8 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeN
     """
     target = resolve_device(device)
     compute = resolve_dtype(dtype, target)
-    folder = resolve_encoder(name)
+    shown = None if folder is None else name
+    folder = folder or resolve_encoder(name, revision)
     if not (folder / "config.json").is_file():
         raise EncoderError(f"{folder}: expected the folder of a transformers model, got no config.json in it")
     if (folder / "adapter_config.json").is_file():
@@ -53,7 +64,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", dtype: DtypeN
         raise EncoderError(f"{folder}: expected tokenizer.json, got none of {', '.join(VOCABULARY_FILES)}")
     try:
         with quiet():
-            encoder = _load(folder, name, compute)
+            encoder = _load(folder, name, compute, shown)
     except GpuSelectError:
         raise
     except Exception as error:  # transformers raises nearly every type for a damaged or unknown model
@@ -71,7 +82,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]:.200}" if lines else type(error).__name__
 
 
-def _load(folder: Path, name: str, dtype: torch.dtype) -> Encoder:
+def _load(folder: Path, name: str, dtype: torch.dtype, shown: str | None) -> Encoder:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -114,9 +125,9 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Encoder:
         truncation_side=fast.truncation_side,
     )
     digest = fingerprint(folder, dataclasses.asdict(settings).items())
-    shown = folder.resolve().name if local_folder(name) else name
+    shown = shown or (folder.resolve().name if local_folder(name) else name)
     backbone = backbone_of(model, settings.pooling)
-    encoder = Encoder(backbone, tokenizer, name=shown, fingerprint=digest, dim=dim)
+    encoder = Encoder(backbone, tokenizer, name=shown, fingerprint=digest, dim=dim, folder=folder.resolve())
     return encoder.eval().requires_grad_(False)
 
 

@@ -47,7 +47,7 @@ _SMALL_FILES = (
 )
 
 
-def resolve_encoder(name: str) -> Path:
+def resolve_encoder(name: str, revision: str | None = None) -> Path:
     """Folder with the files of an encoder, fetched from the hub if need be.
 
     Args:
@@ -57,6 +57,7 @@ def resolve_encoder(name: str) -> Path:
             checked by sha256 and none of its code is run. Hub ids go through transformers' own cache and obey
             HF_HOME, HF_HUB_OFFLINE and HF_TOKEN; only JSON, vocabulary and safetensors files are ever fetched, and
             nothing is asked of the hub once a model is in the cache.
+        revision: a commit, branch or tag, for what comes from the hub; by default its main branch.
     Raises:
         EncoderError: no such folder or hub id, the hub cannot be reached, no safetensors weights, or a file of the
             package differs from the official one.
@@ -74,7 +75,7 @@ def resolve_encoder(name: str) -> Path:
         raise EncoderError(
             f"encoder {brief(name)}: no such folder, and not a hub id (organisation/model); {_choices()}"
         )
-    return _from_hub(name, hub_id)
+    return _from_hub(name, hub_id, revision)
 
 
 def is_at_hand(name: str) -> bool:
@@ -95,7 +96,7 @@ def is_at_hand(name: str) -> bool:
         return False
     try:
         with quiet():
-            return _from_cache(hub_id) is not None
+            return _from_cache(hub_id, None) is not None
     except OSError:  # a cache that cannot be read
         return False
 
@@ -132,12 +133,13 @@ def _packaged_minilm() -> Path | None:
     return folder
 
 
-def _from_cache(hub_id: str) -> Path | None:
+def _from_cache(hub_id: str, revision: str | None) -> Path | None:
     from transformers.utils.hub import cached_file
 
     cached = cached_file(
         hub_id,
         "config.json",
+        revision=revision,
         local_files_only=True,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_missing_entries=False,
@@ -145,17 +147,17 @@ def _from_cache(hub_id: str) -> Path | None:
     return Path(cached).parent if cached is not None and _is_complete(Path(cached).parent) else None
 
 
-def _from_hub(name: str, hub_id: str) -> Path:
+def _from_hub(name: str, hub_id: str, revision: str | None) -> Path:
     from transformers.utils.hub import cached_file, cached_files
 
     optional: dict[str, Any] = {"_raise_exceptions_for_missing_entries": False}
     try:
         with quiet():
-            cached = _from_cache(hub_id)
+            cached = _from_cache(hub_id, revision)
             if cached is not None:
                 return cached
             _log.info("fetching encoder %s from the hub", hub_id)
-            config = cached_file(hub_id, "config.json")
+            config = cached_file(hub_id, "config.json", revision=revision)
             if config is None:
                 raise EncoderError(f"encoder {brief(name)}: {hub_id} has no config.json: it is no transformers model")
             folder = Path(config).parent

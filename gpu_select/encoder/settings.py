@@ -11,7 +11,7 @@ from gpu_select.encoder.checkpoint import read_json_object, read_json_value
 from gpu_select.encoder.registry import EncoderSpec, Pooling
 from gpu_select.errors import EncoderError, brief
 
-__all__ = ["EncoderSettings", "read_settings"]
+__all__ = ["EncoderSettings", "read_settings", "settings_files"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,18 @@ def read_settings(folder: Path, spec: EncoderSpec | None, default_max_length: in
         max_length=default_max_length if max_length is None else max_length,
         lowercase=lowercase,
     )
+
+
+def settings_files(folder: Path) -> list[str]:
+    """The files, relative to a model's folder, that `read_settings` may read beside config.json.
+
+    Raises:
+        EncoderError: a modules.json that is not supported.
+    """
+    if not (folder / "modules.json").is_file():
+        return []
+    pooling_folder = _check_modules(folder / "modules.json")
+    return ["modules.json", "config_sentence_transformers.json", *_TRANSFORMER_CONFIGS, f"{pooling_folder}/config.json"]
 
 
 def _unsupported(path: Path, setting: str, got: object, expected: str) -> EncoderError:

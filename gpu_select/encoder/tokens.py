@@ -83,6 +83,15 @@ class Tokenizer:
         """Entries of the vocabulary, special tokens included."""
         return int(self._backend.get_vocab_size())
 
+    def to_json(self) -> str:
+        """The tokenizer as the package tokenizers reads it, which then cuts and pads as the encoder wants it.
+
+        The prefix is not in it.
+        """
+        copy = type(self._backend).from_str(self._backend.to_str())
+        copy.enable_padding(pad_id=self.pad_id, pad_token=copy.id_to_token(self.pad_id) or "")
+        return str(copy.to_str())
+
     def tokenize(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text: prefix, special tokens, cut to max_length tokens.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gpu_select.derived import Deriving
 from gpu_select.errors import CandidateError, DimensionError
 
 __all__ = ["Choice", "Selector", "best_per_model", "choose", "distinct_rows", "exact_float32", "rounded", "with_winner"]
@@ -29,7 +30,7 @@ class Choice(NamedTuple):
     """(B,) float32, how far the runner-up lies behind; infinite where there is no other candidate."""
 
 
-class Selector(nn.Module):
+class Selector(Deriving):
     """A fitted selector. Ties go to the model that comes first in `models`.
 
     Attributes:
@@ -67,7 +68,7 @@ class Selector(nn.Module):
             )
         mask_BM = None
         if candidates is not None:
-            mask_BM = candidates.expand(len(features_BD), len(self.models))
+            mask_BM = candidates.expand(features_BD.shape[0], len(self.models))
         with exact_float32():
             scores = self._scores_in_tiles if self.deterministic else self.scores
             scores_BM = scores(features_BD.float(), mask_BM)
@@ -108,6 +109,14 @@ class Selector(nn.Module):
     def device(self) -> torch.device:
         """Where the selector's numbers are."""
         return next(self.buffers()).device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def moved(tensor: Tensor) -> Tensor:
+            # selection is float32, whatever dtype a router is moved to
+            out = fn(tensor)
+            return out if out.dtype == tensor.dtype else tensor.to(out.device)
+
+        return super()._apply(moved, recurse)
 
 
 def _tiles(x_BX: Tensor) -> tuple[Tensor, ...]:
@@ -153,7 +162,7 @@ def best_per_model(
     """
     if candidates_BM is not None:
         scores_BF = scores_BF.masked_fill(~candidates_BM[:, owner_F], -torch.inf)
-    best_BM = scores_BF.new_full((len(scores_BF), n_models), -torch.inf)
+    best_BM = scores_BF.new_full((scores_BF.shape[0], n_models), -torch.inf)
     best_BM = best_BM.scatter_reduce(1, owner_F.expand_as(scores_BF), scores_BF, "amax")
     return with_winner(best_BM, owner_F[scores_BF.argmax(dim=1)], less_B1)
 
@@ -204,6 +213,9 @@ def distinct_rows(rows_FX: Tensor) -> tuple[Tensor, Tensor]:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """float32 products in float32, whatever the caller set: TF32 keeps 10 bits and would change decisions."""
+    if torch.compiler.is_compiling():  # no graph can switch it: `FixedLinear` sees to it there
+        yield
+        return
     before = torch.get_float32_matmul_precision()
     if before == "highest":
         yield

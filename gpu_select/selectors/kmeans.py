@@ -33,8 +33,7 @@ class KMeansSelector(Selector):
 
     algorithm = "kmeans"
     impl: Impl = "auto"
-    centroids_KD: Tensor
-    norms_K: Tensor
+    derived = ("_for_kernel",)
     owner_K: Tensor
     place_K: Tensor
 
@@ -46,19 +45,20 @@ class KMeansSelector(Selector):
         self.products_less_norms = FixedLinear(centroids_UD, -norms_U.float(), scale=2.0)
         self.register_buffer("owner_K", torch.tensor([models.index(name) for name in cluster_models]))
         self.register_buffer("place_K", place_K)
-        self.has_repeated = len(centroids_UD) < len(centroids_KD)
-        # the kernel gives equal centroids equal distances, so it takes all of them, in their order
-        self.register_buffer("centroids_KD", centroids_UD[place_K], persistent=False)
-        self.register_buffer("norms_K", norms_U.float()[place_K], persistent=False)
+        self._for_kernel: tuple[Tensor, Tensor] | None = None
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32, minus squared distances."""
         own_B1 = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True).square()
         if len(self.models) <= MOST_FUSED_MODELS and resolve_impl(self.impl, features_BD) == "triton":
-            fixed = self.centroids_KD, self.norms_K, self.owner_K, len(self.models)
+            if self._for_kernel is None:
+                # the kernel gives equal centroids equal distances, so it takes all of them, in their order
+                linear = self.products_less_norms
+                self._for_kernel = linear.weight_ND[self.place_K], -linear.bias_N[self.place_K]
+            fixed = *self._for_kernel, self.owner_K, len(self.models)
             best_BM, nearest_B = nearest_centroid(features_BD, *fixed, candidates_BM, impl="triton")
             return with_winner(best_BM, self.owner_K[nearest_B], own_B1)
         values_BK: Tensor = self.products_less_norms(features_BD)
-        if self.has_repeated:
+        if values_BK.shape[1] < self.place_K.shape[0]:
             values_BK = values_BK[:, self.place_K]
         return best_per_model(values_BK, self.owner_K, len(self.models), candidates_BM, own_B1)

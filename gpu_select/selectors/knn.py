@@ -28,6 +28,7 @@ class KNNSelector(Selector):
         n_neighbors: k >= 1; with fewer rows, all of them vote.
         qualities_N: (N,) float64, any range.
         latencies_ns_N: (N,) int64.
+        votes_N: (N,) float64, finite and positive: what a row votes with, in place of the rule above.
         backend: "torch" or "faiss"; both give the same rows.
 
     Source:
@@ -36,7 +37,10 @@ class KNNSelector(Selector):
 
     algorithm = "knn"
     label_N: Tensor
+    votes_N: Tensor
     weight_N: Tensor
+    unit: Tensor
+    grid: Tensor
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class KNNSelector(Selector):
         n_neighbors: int,
         qualities_N: Tensor | None = None,
         latencies_ns_N: Tensor | None = None,
+        votes_N: Tensor | None = None,
         backend: Backend = "torch",
     ) -> None:
         position = {name: m for m, name in enumerate(dict.fromkeys(labels))}
@@ -53,7 +58,10 @@ class KNNSelector(Selector):
         label_N = torch.tensor([position[name] for name in labels])
         # row N stands for "none": it votes for the first model with weight 0
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))
-        self._votes_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
+        if votes_N is None:
+            votes_N = _vote_weights(len(labels), qualities_N, latencies_ns_N)
+        # float64 as the integers of the same bits, which MPS has, too, and which no change of dtype rounds
+        self.register_buffer("votes_N", votes_N.view(torch.int64))
         self._set_neighbors(n_neighbors)
         self.index = RowIndex(embeddings_ND, label_N, len(position), backend, n_tail=N_DOMAINS)
 
@@ -66,15 +74,20 @@ class KNNSelector(Selector):
 
     def _set_neighbors(self, n_neighbors: int) -> None:
         self.n_neighbors = n_neighbors
-        terms = min(n_neighbors, len(self._votes_N))
+        votes_N = self.votes_N.cpu().view(torch.float64)
+        terms = min(n_neighbors, len(votes_N))
         # As whole multiples of a power of two, whose sums float64 holds exactly: equal sets of votes give equal sums in
         # any order, and a microsecond more or less still counts.
-        most = float(self._votes_N.max()) * terms
-        self.unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
+        most = float(votes_N.max()) * terms
+        unit = 2.0 ** (math.ceil(math.log2(most)) - 52)
         # Sums that only rounding tells apart, as those of 0.55 + 0.5 and 2 x 0.525, are equal; far below a microsecond.
-        self.grid = max(2.0**-33, self.unit * 2.0 ** (terms.bit_length() + 6))
-        weight_N = (self._votes_N / self.unit).round().long()
-        self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]).to(self.label_N.device))
+        grid = max(2.0**-33, unit * 2.0 ** (terms.bit_length() + 6))
+        weight_N = (votes_N / unit).round().long()
+        device = self.label_N.device
+        self.register_buffer("weight_N", torch.cat([weight_N, weight_N.new_zeros(1)]).to(device))
+        # powers of two, which float32 holds exactly
+        self.register_buffer("unit", torch.tensor(unit, device=device))
+        self.register_buffer("grid", torch.tensor(grid, device=device))
 
     def neighbors(self, features_BD: Tensor, candidates_BM: Tensor | None = None) -> Tensor:
         """(B, k) int64, the rows that vote, ascending; N where fewer rows belong to candidates."""
@@ -86,7 +99,7 @@ class KNNSelector(Selector):
         """(B, M) float32 sums of votes."""
         rows_Bk = self.neighbors(features_BD, candidates_BM)
         votes_Bk = self.weight_N[rows_Bk].to(torch.float32 if features_BD.device.type == "mps" else torch.float64)
-        zeros_BM = votes_Bk.new_zeros(len(features_BD), len(self.models))
+        zeros_BM = votes_Bk.new_zeros(features_BD.shape[0], len(self.models))
         sums_BM = zeros_BM.scatter_add(1, self.label_N[rows_Bk], votes_Bk)
         return rounded((sums_BM * (self.unit / self.grid)).round() * self.grid)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gpu_select.derived import Deriving
 from gpu_select.selectors.fixed_linear import FixedLinear
 from gpu_select.selectors.knn_groups import TailGroups
 
@@ -47,33 +47,46 @@ class Search(Protocol):
         ...
 
 
-class Smallest(nn.Module):
+class Within(NamedTuple):
+    """The group of each query, and where groups begin and end."""
+
+    group_b: Tensor
+    """(b,) int64, on a CPU."""
+    bounds: tuple[int, ...]
+
+    def of(self, queries: Tensor) -> Within:
+        """That of some of the queries."""
+        return self._replace(group_b=self.group_b[queries])
+
+
+class Smallest(Deriving):
     """||u||^2 - 2 x.u for all vectors, or for those of each query's group, and the smallest of them.
 
     Args:
         vectors_UD: (U, D) float32 or bfloat16.
         norms_U: (U,) of the same dtype.
-        groups: where groups begin and end.
     """
 
-    def __init__(self, vectors_UD: Tensor, norms_U: Tensor, groups: TailGroups | None) -> None:
+    derived = ("_parts",)
+
+    def __init__(self, vectors_UD: Tensor, norms_U: Tensor) -> None:
         super().__init__()
         self.all = FixedLinear(vectors_UD, norms_U, scale=-2.0)
-        self.bounds = groups.bounds if groups else ()
         self._parts: list[FixedLinear] | None = None
 
-    def forward(self, x_bD: Tensor, m: int, allowed_bU: Tensor | None, group_b: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x_bD: Tensor, m: int, allowed_bU: Tensor | None, within: Within | None) -> tuple[Tensor, Tensor]:
         """The m smallest values, ascending, and their vectors.
 
         Args:
             x_bD: (b, D) of the vectors' dtype.
             m: at most U; where a group has fewer vectors, infinite values follow.
             allowed_bU: (b, U) bool; the value of any other vector is infinite.
-            group_b: (b,) int64, the group to look at, on a CPU; by default all vectors.
+            within: the groups to look at; by default all vectors.
         """
-        if group_b is None:
+        if within is None:
             return _smallest(self.all, x_bD, m, allowed_bU)
-        sizes = group_b.bincount(minlength=len(self.bounds) - 1).tolist()
+        group_b, bounds = within
+        sizes = group_b.bincount(minlength=len(bounds) - 1).tolist()
         order_b = group_b.argsort() if max(sizes) < len(x_bD) else None
         value_bm = x_bD.new_full((len(x_bD), m), torch.inf)
         vector_bm = torch.zeros((len(x_bD), m), dtype=torch.int64)
@@ -81,27 +94,20 @@ class Smallest(nn.Module):
         for g, size in enumerate(sizes):
             if not size:
                 continue
-            start, stop = self.bounds[g], self.bounds[g + 1]
+            start, stop = bounds[g], bounds[g + 1]
             some: Any = slice(None) if order_b is None else order_b[done : done + size]
             done += size
             allowed = None if allowed_bU is None else allowed_bU[some, start:stop]
             width = min(m, stop - start)
-            value, vector = _smallest(self._part(g), x_bD[some], width, allowed)
+            value, vector = _smallest(self._part(g, bounds), x_bD[some], width, allowed)
             value_bm[some, :width], vector_bm[some, :width] = value, vector + start
         return value_bm, vector_bm
 
-    def _part(self, group: int) -> FixedLinear:
+    def _part(self, group: int, bounds: tuple[int, ...]) -> FixedLinear:
         if self._parts is None:
             vectors_UD, norms_U = self.all.weight_ND, self.all.bias_N
-            self._parts = [FixedLinear(vectors_UD[a:b], norms_U[a:b], scale=-2.0) for a, b in pairwise(self.bounds)]
+            self._parts = [FixedLinear(vectors_UD[a:b], norms_U[a:b], scale=-2.0) for a, b in pairwise(bounds)]
         return self._parts[group]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._parts = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": None}
 
 
 def _smallest(values: FixedLinear, x_bD: Tensor, m: int, allowed_bU: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,15 +123,14 @@ class Float32Search(nn.Module):
 
     Args:
         vectors_UD: (U, D) float32.
-        groups: those of the vectors, if a search may be restricted to one.
     """
 
     longest: Tensor
 
-    def __init__(self, vectors_UD: Tensor, groups: TailGroups | None = None) -> None:
+    def __init__(self, vectors_UD: Tensor) -> None:
         super().__init__()
         norms_U = torch.cat([part.double().square().sum(dim=1) for part in torch.split(vectors_UD, _BLOCK_ROWS)])
-        self.smallest = Smallest(vectors_UD, norms_U.float(), groups)
+        self.smallest = Smallest(vectors_UD, norms_U.float())
         self.register_buffer("longest", norms_U.max().sqrt().float())
 
     @property
@@ -139,10 +144,10 @@ class Float32Search(nn.Module):
         return self.smallest.all.bias_N
 
     def forward(
-        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, group_b: Tensor | None = None
+        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, within: Within | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `Search` and `Smallest`."""
-        approx_bn, vector_bn = self.smallest(x_bD, n, allowed_bU, group_b)
+        approx_bn, vector_bn = self.smallest(x_bD, n, allowed_bU, within)
         return approx_bn, vector_bn
 
     def error(self, x_bD: Tensor) -> Tensor:
@@ -178,28 +183,27 @@ class BFloat16Search:
 
     Args:
         exact: the float32 search over the same vectors, on the CPU.
-        groups: those of the vectors, if a search may be restricted to one.
 
     Source:
         The inequality |x.u - x'.u'| <= |x - x'||u| + |x'||u - u'| for rounded x' and u'.
     """
 
-    def __init__(self, exact: Float32Search, groups: TailGroups | None = None) -> None:
+    def __init__(self, exact: Float32Search) -> None:
         vectors_UD = exact.vectors
         low_UD, low_norms_U = vectors_UD.bfloat16(), exact.norms.bfloat16()
         self._exact = exact
-        self._smallest = Smallest(low_UD, low_norms_U, groups)
+        self._smallest = Smallest(low_UD, low_norms_U)
         self._longest = torch.linalg.vector_norm(vectors_UD, dim=1).max()
         self._vector_error = torch.linalg.vector_norm(vectors_UD - low_UD.float(), dim=1).max()
         self._norm_error = (exact.norms - low_norms_U.float()).abs().max()
 
     def __call__(
-        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, group_b: Tensor | None = None
+        self, x_bD: Tensor, k: int, n: int, allowed_bU: Tensor | None, within: Within | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `Search` and `Smallest`."""
         n_vectors = len(self._exact.norms)
         low_bD = x_bD.bfloat16()
-        low_bm, vector_bm = self._smallest(low_bD, min(n + _EXTRA, n_vectors), allowed_bU, group_b)
+        low_bm, vector_bm = self._smallest(low_bD, min(n + _EXTRA, n_vectors), allowed_bU, within)
         value_bm = low_bm.float()
         error_bm = self._error(x_bD, low_bD) + _ROUNDING_BFLOAT16 * value_bm.abs()
         bound_b1 = (value_bm + error_bm)[:, :k].amax(dim=1, keepdim=True)
@@ -213,8 +217,8 @@ class BFloat16Search:
         todo = matters_bm[:, -1].nonzero().squeeze(1)
         if len(todo) and matters_bm.shape[1] < n_vectors:
             allowed = None if allowed_bU is None else allowed_bU[todo]
-            group = None if group_b is None else group_b[todo]
-            approx_bn[todo], vector_bn[todo] = self._exact(x_bD[todo], k, n, allowed, group)
+            inside = None if within is None else within.of(todo)
+            approx_bn[todo], vector_bn[todo] = self._exact(x_bD[todo], k, n, allowed, inside)
         return approx_bn, vector_bn
 
     def _error(self, x_bD: Tensor, low_bD: Tensor) -> Tensor:
@@ -260,7 +264,7 @@ class GroupedSearch:
         if 1 < len(x_bD) < _FEW_QUERIES * (len(self._groups.bounds) - 1):
             return self._search(x_bD, k, n, allowed_bU)
         group_b, beyond_b = self._groups(x_bD)
-        approx_bn, vector_bn = self._search(x_bD, k, n, allowed_bU, group_b)
+        approx_bn, vector_bn = self._search(x_bD, k, n, allowed_bU, Within(group_b, self._groups.bounds))
         # the k-th closest of the group is no farther than this, with room for the rounding of these sums
         farthest_b = approx_bn[:, k - 1] + x_bD.square().sum(dim=1) + 3 * self._exact.error(x_bD).squeeze(1)
         # infinite where the group has too few; not a number compares false

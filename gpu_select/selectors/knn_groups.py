@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,16 +72,20 @@ class TailGroups(nn.Module):
 
     Args:
         tail_GT: (G, T) float32, all different, at least two.
-        bounds: G + 1 numbers, the vectors of group g are [bounds[g], bounds[g + 1]).
+        bounds: G + 1 numbers.
+
+    Attributes:
+        bounds: the vectors of group g are [bounds[g], bounds[g + 1]).
     """
 
     tail_GT: Tensor
+    bounds_G1: Tensor
 
     def __init__(self, tail_GT: Tensor, bounds: tuple[int, ...]) -> None:
         super().__init__()
         self.register_buffer("tail_GT", tail_GT)
-        self.bounds = bounds
-        self.largest = max(stop - start for start, stop in pairwise(bounds))
+        self.register_buffer("bounds_G1", torch.tensor(bounds))
+        self.bounds = bounds  # for the host, which is not to wait for them
 
     @classmethod
     def of(cls, vectors_UD: Tensor, n_tail: int) -> TailGroups | None:
@@ -109,3 +113,7 @@ class TailGroups(nn.Module):
         squared_bG = (tail_b1T - self.tail_GT).square().sum(dim=2)
         nearest_b2, group_b2 = squared_bG.topk(2, dim=1, largest=False)
         return group_b2[:, 0], (nearest_b2[:, 1] * _LESS).clamp(max=_LARGEST)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.bounds = tuple(self.bounds_G1.tolist())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 from gpu_select_kernels.knn import QUERY_TILE, pair_distances
-from torch import Tensor, nn
+from torch import Tensor
 
+from gpu_select.derived import Deriving
 from gpu_select.selectors.knn_bins import BinSearch
 from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, GroupedSearch, Search, has_fast_bfloat16
 from gpu_select.selectors.knn_groups import TailGroups, distinct_by_tail
+from gpu_select.selectors.knn_traced import TracedGroupedSearch
 
 __all__ = ["Backend", "RowIndex"]
 
@@ -33,7 +34,7 @@ _MANY_VECTORS = 1 << 15
 """From here on, all distances of a query take longer to write and to read on CUDA than to compute."""
 
 
-class RowIndex(nn.Module):
+class RowIndex(Deriving):
     """Finds the k rows closest to a query, the lower row first at equal distance, whatever the backend.
 
     Equal rows are kept once: files in the wild repeat every query once per model, and equal distances are what a
@@ -48,6 +49,7 @@ class RowIndex(nn.Module):
             among the rows of its value first. The rows found are the same.
     """
 
+    derived = ("_quick",)
     rows_UR: Tensor
     count_U: Tensor
     count_UM: Tensor
@@ -59,27 +61,37 @@ class RowIndex(nn.Module):
         super().__init__()
         embeddings_ND = embeddings_ND.float() + 0.0  # -0.0 becomes 0.0: one number, one vector
         vectors_UD, vector_N, count_U = distinct_by_tail(embeddings_ND, n_tail)
-        self.n_rows, self.n_vectors, self.backend = len(embeddings_ND), len(vectors_UD), backend
+        self.backend = backend
         # row lists, ascending, padded with N
+        n_rows, n_vectors = len(embeddings_ND), len(vectors_UD)
         order_N = vector_N.argsort(stable=True)
-        place_N = torch.arange(self.n_rows) - (count_U.cumsum(0) - count_U).repeat_interleave(count_U)
-        rows_UR = torch.full((self.n_vectors, int(count_U.max())), self.n_rows)
+        place_N = torch.arange(n_rows) - (count_U.cumsum(0) - count_U).repeat_interleave(count_U)
+        rows_UR = torch.full((n_vectors, int(count_U.max())), n_rows)
         rows_UR[vector_N[order_N], place_N] = order_N
-        count_UM = torch.zeros(self.n_vectors, n_labels)
-        count_UM.index_put_((vector_N, label_N), torch.ones(self.n_rows), accumulate=True)
-        large = self.n_vectors >= _FEW_VECTORS and backend == "torch"
+        count_UM = torch.zeros(n_vectors, n_labels)
+        count_UM.index_put_((vector_N, label_N), torch.ones(n_rows), accumulate=True)
+        large = n_vectors >= _FEW_VECTORS and backend == "torch"
         self.groups = TailGroups.of(vectors_UD, n_tail) if large else None
-        self.flat = Float32Search(vectors_UD, self.groups)
+        self.flat = Float32Search(vectors_UD)
         self.register_buffer("rows_UR", rows_UR)
         self.register_buffer("count_U", count_U.float())
         self.register_buffer("count_UM", count_UM)
         self.register_buffer("label_N", torch.cat([label_N, label_N.new_zeros(1)]))  # row N stands for "none"
-        self._faiss: Search | None = None
         self._quick: Search | None = None  # made where it is first needed
         if backend == "faiss":
             from gpu_select.selectors.knn_faiss import FlatSearch
 
-            self._faiss = FlatSearch(vectors_UD)
+            self._quick = FlatSearch(vectors_UD)  # at once, so that a missing package is an error at once
+
+    @property
+    def n_rows(self) -> int:
+        """N."""
+        return self.label_N.shape[0] - 1
+
+    @property
+    def n_vectors(self) -> int:
+        """U."""
+        return self.count_U.shape[0]
 
     def forward(self, features_BD: Tensor, k: int, labels_BM: Tensor | None = None) -> Tensor:
         """The k rows closest to each query by Euclidean distance.
@@ -95,6 +107,8 @@ class RowIndex(nn.Module):
             at which more than 16 different vectors lie within float32 rounding of each other may be cut short.
         """
         k = min(k, self.n_rows)
+        if torch.compiler.is_exporting():  # blocks would fix the number of queries
+            return self._block(features_BD, k, labels_BM, _SLACK)
         n = min(k + _SLACK, self.n_vectors)
         budget = _BLOCK_BYTES.get(features_BD.device.type, _BLOCK_BYTES["cpu"])
         search = self._search(features_BD, n, masked=labels_BM is not None)
@@ -117,11 +131,17 @@ class RowIndex(nn.Module):
 
     def _search(self, x_bD: Tensor, n: int, *, masked: bool) -> Search:
         """What proposes n vectors on a device."""
-        if self._faiss is not None:
-            return self._faiss
+        if self.backend == "faiss":
+            if self._quick is None:
+                from gpu_select.selectors.knn_faiss import FlatSearch
+
+                self._quick = FlatSearch(self.flat.vectors)
+            return self._quick
+        if torch.compiler.is_exporting() and self.groups and x_bD.device.type == "cpu":
+            return TracedGroupedSearch(self.groups, self.flat)
         if _on_cpu(x_bD) and self.n_vectors >= _FEW_VECTORS:
             if self._quick is None:
-                low = BFloat16Search(self.flat, self.groups) if has_fast_bfloat16() else None
+                low = BFloat16Search(self.flat) if has_fast_bfloat16() else None
                 self._quick = GroupedSearch(self.groups, self.flat, low or self.flat) if self.groups else low
             return self._quick or self.flat
         if x_bD.is_cuda and not torch.compiler.is_compiling() and not masked and self.n_vectors >= _MANY_VECTORS:
@@ -130,13 +150,6 @@ class RowIndex(nn.Module):
             if isinstance(self._quick, BinSearch) and self._quick.can_take(n):
                 return self._quick
         return self.flat
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._quick = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_quick": None}
 
     def _block(self, x_bD: Tensor, k: int, labels_bM: Tensor | None, slack: int) -> Tensor:
         n = min(k + slack, self.n_vectors)

@@ -72,14 +72,14 @@ class MLPSelector(Selector):
                 self.steps.append(FixedLinear(weight_OI, bias_O, scale=1.0))
             else:
                 self.steps.append(nn.ReLU() if isinstance(layer, ReLU) else _ScaleAndShift(layer))
-        self._last, self._has_repeated = last, len(self.steps[last].get_buffer("bias_N")) < len(self.models)
+        self._last = last
 
     def scores(self, features_BD: Tensor, candidates_BM: Tensor | None) -> Tensor:
         """(B, M) float32 outputs of the last layer."""
         x_BW = features_BD
         for i, step in enumerate(self.steps):
             x_BW = step(x_BW)
-            if i == self._last and self._has_repeated:
+            if i == self._last and x_BW.shape[1] < len(self.models):
                 x_BW = x_BW[:, self.place_M]
         return x_BW
 

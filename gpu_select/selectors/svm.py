@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from gpu_select_kernels.dispatch import Impl, resolve_impl
@@ -61,6 +60,7 @@ class SVMSelector(Selector):
 
     algorithm = "svm"
     impl: Impl = "auto"
+    derived = ("_prepared",)
     place_L: Tensor
     rho_F: Tensor
     owner_F: Tensor
@@ -78,7 +78,8 @@ class SVMSelector(Selector):
         self.register_buffer("place_L", place_L)
         rho_F = [part.rho for part in linear] + [part.rho for part in rbf]
         self.register_buffer("rho_F", torch.tensor(rho_F, dtype=torch.float32))
-        self.gammas = tuple(sorted({part.gamma for part in rbf}))
+        self.rbf_gammas = tuple(part.gamma for part in rbf)
+        self.gammas = tuple(sorted(set(self.rbf_gammas)))
         self.norms_less_products, self.weighted_sums = nn.ModuleList(), nn.ModuleList()
         for g, gamma in enumerate(self.gammas):
             vectors_SD, coefficients_SR = _shared(rbf, gamma)
@@ -100,7 +101,8 @@ class SVMSelector(Selector):
         elif self.gammas:
             widest = max(len(linear.get_buffer("weight_ND")) for linear in self.norms_less_products)
             rows = max(1, _BLOCK_ELEMENTS // widest)
-            rbf = [self._rbf(x_bD) for x_bD in torch.split(x_BD, rows)] or [x_BD.new_empty(0, self._n_rbf())]
+            blocks = [x_BD] if torch.compiler.is_exporting() else torch.split(x_BD, rows)
+            rbf = [self._rbf(x_bD) for x_bD in blocks] or [x_BD.new_empty(0, self._n_rbf())]
             values_BF = torch.cat([values_BF, torch.cat(rbf)], dim=1)
         values_BF = values_BF - self.rho_F
         if self.one_part_a_model:
@@ -111,7 +113,7 @@ class SVMSelector(Selector):
         return len(self.owner_F) - len(self.place_L)
 
     def _rbf(self, x_BD: Tensor) -> Tensor:
-        out_BR = x_BD.new_zeros(len(x_BD), self._n_rbf())
+        out_BR = x_BD.new_zeros(x_BD.shape[0], self._n_rbf())
         square_B1 = torch.linalg.vector_norm(x_BD, dim=1, keepdim=True).square()
         for g, gamma in enumerate(self.gammas):
             distances_BS = self.norms_less_products[g](x_BD)
@@ -128,18 +130,11 @@ class SVMSelector(Selector):
         ]
         if self._prepared is None:
             self._prepared = [prepare_vectors(*tensors, impl="triton") for tensors in fixed]
-        out_BR = x_BD.new_zeros(len(x_BD), self._n_rbf())
+        out_BR = x_BD.new_zeros(x_BD.shape[0], self._n_rbf())
         for g, (gamma, tensors, prepared) in enumerate(zip(self.gammas, fixed, self._prepared, strict=True)):
             values_BU = rbf_decision(x_BD, *tensors, gamma, prepared=prepared, impl="triton")
             out_BR += values_BU[:, self.get_buffer(f"place_{g}")]
         return out_BR
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._prepared = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None}
 
 
 def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor]:
@@ -148,12 +143,11 @@ def _shared(rbf: Sequence[RBFPart], gamma: float) -> tuple[Tensor, Tensor]:
     Columns of classifiers with another gamma are zero.
     """
     mine = [r for r, part in enumerate(rbf) if part.gamma == gamma]
-    stacked = torch.cat([rbf[r].support_vectors_SD.float() for r in mine])
-    vectors_SD, index = torch.unique(stacked, dim=0, return_inverse=True)
+    tables = {id(rbf[r].support_vectors_SD): rbf[r].support_vectors_SD for r in mine}  # classifiers may share one
+    vectors_SD, index = torch.unique(torch.cat([x.float() for x in tables.values()]), dim=0, return_inverse=True)
+    place_of = dict(zip(tables, torch.split(index, [len(x) for x in tables.values()]), strict=True))
     coefficients_SR = torch.zeros(len(vectors_SD), len(rbf), dtype=torch.float64)
-    start = 0
     for r in mine:
-        alpha_S = rbf[r].alpha_S.double()
-        coefficients_SR[:, r].index_add_(0, index[start : start + len(alpha_S)], alpha_S)
-        start += len(alpha_S)
+        place_S = place_of[id(rbf[r].support_vectors_SD)]
+        coefficients_SR[:, r].index_add_(0, place_S, rbf[r].alpha_S.double())
     return vectors_SD, coefficients_SR.float()

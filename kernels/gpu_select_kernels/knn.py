@@ -198,6 +198,9 @@ def pair_distances(
 
         distances: Tensor = knn_triton.pair_distances(x_BD, vectors_UD, vector_Bn, wanted_Bn)
         return distances
+    if torch.compiler.is_compiling():  # which makes one loop of it, and not a loop a column
+        difference_BnD = x_BD[:, None].to(dtype) - vectors_UD[vector_Bn].to(dtype)
+        return difference_BnD.square().sum(dim=2).masked_fill(~wanted_Bn, torch.inf)
     columns = []
     for j in range(vector_Bn.shape[1]):  # never (B, n, D) at once
         difference_BD = x_BD.to(dtype) - vectors_UD[vector_Bn[:, j]].to(dtype)

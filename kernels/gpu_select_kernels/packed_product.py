@@ -17,8 +17,8 @@ __all__ = ["can_pack", "pack", "packed_product", "supports"]
 
 def can_pack(x: Tensor) -> bool:
     """Whether products with x (float32, or bfloat16 where the CPU has it) can go through oneDNN here."""
-    # an empty x has no product; a compiler packs by itself
-    return x.device.type == "cpu" and len(x) > 0 and not torch.compiler.is_compiling() and supports(x.dtype)
+    # a compiler packs by itself, and an empty x has no product
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and len(x) > 0 and supports(x.dtype)
 
 
 def pack(weight_OI: Tensor) -> Tensor:

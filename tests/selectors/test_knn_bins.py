@@ -32,7 +32,7 @@ def features(n, dim, seed, *, n_domains=0, spread=1.0):
 def search_over(rows_ND, impl, n_tail=0):
     vectors_UD, _, _ = distinct_by_tail(rows_ND, n_tail)
     groups = TailGroups.of(vectors_UD, n_tail)
-    exact = Float32Search(vectors_UD, groups).to(DEVICE)
+    exact = Float32Search(vectors_UD).to(DEVICE)
     return BinSearch(exact, None if groups is None else groups.to(DEVICE), impl)
 
 
