@@ -1,9 +1,9 @@
-"""Rows as columns: what routing reads of a record batch and adds to it, without an object a row."""
+"""What routing reads of a record batch, without an object a row."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from gpu_select.errors import ConfigError
 from gpu_select.logs.parquet import import_pyarrow
 
-__all__ = ["check_vectors", "labels_of", "text_column", "vectors_of", "with_results"]
+__all__ = ["check_vectors", "labels_of", "text_column", "vectors_of"]
 
 
-def check_vectors(schema: Any, name: str, dim: int, path: str) -> None:
+def check_vectors(schema: Any, name: str, dim: int) -> None:
     """Refuse a column that cannot hold vectors of `dim` numbers.
 
     Args:
-        schema: of the file `path`.
+        schema: of a Parquet file.
         name: one of its columns.
 
     Raises:
-        ConfigError: it holds something else than lists of floating-point numbers, or others of a fixed length.
+        ConfigError: it holds something else than lists of floating-point numbers, or lists of another fixed length.
     """
     pa = import_pyarrow()
     kind = schema.field(name).type
     fixed = pa.types.is_fixed_size_list(kind)
     is_list = fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not (is_list and pa.types.is_floating(kind.value_type)) or (fixed and kind.list_size != dim):
-        expected = f"a column of {path} with lists of {dim} floating-point numbers, as the selector takes them"
-        raise ConfigError("embedding-field", name, f"{expected} (it holds {kind})")
+        expected = f"a column with lists of {dim} floating-point numbers, which is what the selector takes"
+        raise ConfigError("embedding-field", f"{name}: {kind}", expected)
 
 
 def vectors_of(batch: Any, name: str, dim: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -102,29 +102,3 @@ def text_column(values: Sequence[str], place_B: NDArray[np.int64], valid_B: NDAr
     """An Arrow column of texts out of a few: `values[place_B]`, null where not `valid_B`."""
     pa = import_pyarrow()
     return pa.array(values, pa.string()).take(pa.array(place_B, mask=~valid_B))
-
-
-def with_results(batch: Any, kept: Sequence[tuple[str, str]], results: Mapping[str, Any], schema: Any) -> Any:
-    """The record batch of an output: kept columns and results, in the order and types of `schema`.
-
-    Args:
-        batch: B rows of an input.
-        kept: names of columns in the input and in the output.
-        results: further columns by name: Arrow arrays, or NumPy arrays of numbers that are NaN where there is none.
-        schema: of the output; a column that neither has is null.
-
-    Raises:
-        ValueError: a value that a column's type cannot hold.
-    """
-    pa = import_pyarrow()
-    columns: dict[str, Any] = {new: batch.column(old) for old, new in kept if old in batch.schema.names}
-    columns |= results
-    arrays = []
-    for field in schema:
-        column = columns.get(field.name)
-        if column is None:
-            column = pa.nulls(batch.num_rows, field.type)
-        elif isinstance(column, np.ndarray):
-            column = pa.array(column, field.type, from_pandas=True)
-        arrays.append(column if column.type == field.type else column.cast(field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
