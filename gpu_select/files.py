@@ -18,7 +18,16 @@ from typing import IO, Any, TypeVar, cast
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
 
-__all__ = ["STDIO", "atomic_path", "atomic_write", "check_writable", "open_read", "remove_file", "strip_compression"]
+__all__ = [
+    "STDIO",
+    "atomic_path",
+    "atomic_write",
+    "check_writable",
+    "open_read",
+    "remove_file",
+    "skip",
+    "strip_compression",
+]
 
 STDIO = "-"
 """Stands for standard input or output."""
@@ -42,11 +51,12 @@ def strip_compression(name: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def open_read(path: str | Path, *, stop: threading.Event | None = None) -> Iterator[IO[bytes]]:
+def open_read(path: str | Path, *, offset: int = 0, stop: threading.Event | None = None) -> Iterator[IO[bytes]]:
     """Open a file (or `-`) for buffered reading, decompressed by its name's ending.
 
     Args:
         path: the file's name.
+        offset: unpacked bytes to begin after; a plain file is not read up to there, a compressed one has to be.
         stop: once set, no more is read: it ends a wait in another thread for bytes that may never come.
     Raises:
         InputError: missing, a folder, not readable, or (while reading) damaged or cut off compressed data.
@@ -67,8 +77,19 @@ def open_read(path: str | Path, *, stop: threading.Event | None = None) -> Itera
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"cannot read {name}: {_reason(error)}") from error
     with raw:
+        if not ending and offset:
+            raw.seek(offset)
         bytes_in = raw if stop is None else cast(IO[bytes], _Stoppable(raw, stop))
-        yield io.BufferedReader(_Source(_decompressed(bytes_in, ending), name, ending), _READ_BUFFER_BYTES)
+        stream = io.BufferedReader(_Source(_decompressed(bytes_in, ending), name, ending), _READ_BUFFER_BYTES)
+        if ending:
+            skip(stream, offset)
+        yield stream
+
+
+def skip(stream: IO[bytes], n_bytes: int) -> None:
+    """Read that many bytes, or up to the end, and forget them."""
+    while n_bytes and (block := stream.read(min(n_bytes, _READ_BUFFER_BYTES))):
+        n_bytes -= len(block)
 
 
 class _Stoppable(io.RawIOBase):

@@ -289,3 +289,12 @@ def test_a_file_is_removed_where_there_is_one(tmp_path):
 def test_what_cannot_be_removed_is_one_line(tmp_path):
     with pytest.raises(OutputError, match=rf"cannot remove {tmp_path}: Is a directory"):
         remove_file(tmp_path)
+
+
+@any_ending
+def test_reading_begins_behind_an_offset(tmp_path, ending):
+    with atomic_write(tmp_path / f"data{ending}") as stream:
+        stream.write(bytes(range(256)) * 3000)
+    for offset in (0, 1, 700_000, 256 * 3000, 10**9):
+        with open_read(tmp_path / f"data{ending}", offset=offset) as stream:
+            assert stream.read() == (bytes(range(256)) * 3000)[offset:]

@@ -50,12 +50,13 @@ RANKS = {
     "export": 6,
     "gateway": 6,
     "pipeline": 6,
-    "ray_data": 6,
     "report": 6,
     "replay": 7,
+    "shards": 7,
     "throughput": 7,
-    "commands": 8,
-    "__main__": 9,
+    "ray_data": 8,
+    "commands": 9,
+    "__main__": 10,
 }
 """A module imports lower ranks, its own folder, and `errors`."""
 
@@ -247,7 +248,7 @@ def test_every_source_is_seen():
 
 
 def test_the_table_in_contributing_is_the_one_that_is_tested():
-    rows = re.findall(r"^\| (\d) \| (.+) \|$", CONTRIBUTING, flags=re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", CONTRIBUTING, flags=re.MULTILINE)
     table = {name: int(rank) for rank, names in rows for name in re.findall(r"`(\w+)`", names)}
     assert table == RANKS
 

@@ -3,7 +3,7 @@ import io
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpu_select.lines import decode_line, read_lines
+from gpu_select.lines import Lines, decode_line, read_lines
 
 BOM = b"\xef\xbb\xbf"
 
@@ -32,6 +32,27 @@ def expected_lines(data, max_line_bytes):
 def test_no_line_is_lost_whatever_the_blocks(data, bom, max_line_bytes):
     data = BOM * bom + data
     assert lines_of(data, max_line_bytes) == expected_lines(data, max_line_bytes)
+
+
+@settings(deadline=None)
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"\r", b"a", b"bc" * 3, b"x" * 9, BOM])).map(b"".join),
+    max_line_bytes=st.integers(3, 12),
+)
+@example(data=BOM + b"a\n" + BOM + b"b", max_line_bytes=12)
+def test_each_line_can_be_found_again_where_the_one_before_ends(data, max_line_bytes):
+    lines = Lines(io.BytesIO(data), max_line_bytes)
+    pairs = [pair for block in lines for pair in zip(block, lines.ends(block), strict=True)]
+    start = 0
+    for line, end in pairs:
+        found = data[start:end].removesuffix(b"\n")
+        found = found.removeprefix(BOM) if start == 0 else found
+        assert line == (found if len(found) <= max_line_bytes else None)
+        start = end
+    assert start == len(data) or data == BOM
+    for i, end in enumerate(end for _, end in pairs):
+        rest = [line for block in Lines(io.BytesIO(data[end:]), max_line_bytes, offset=end) for line in block]
+        assert rest == [line for line, _ in pairs[i + 1 :]]
 
 
 def test_lines_longer_than_a_block_are_put_together():

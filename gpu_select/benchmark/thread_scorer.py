@@ -24,7 +24,7 @@ class Scorer(Protocol):
     """Scores answers, from any thread and in bounded time."""
 
     def score(
-        self, response: str, *, metric: str | None, ground_truth: object | None, choices: object | None
+        self, response: str, *, metric: str | None, ground_truth: object | None, choices: object | None, query: str
     ) -> float | None:
         """In [0, 1]; None for an answer that cannot be scored."""
 
@@ -56,7 +56,11 @@ class ThreadScorer:
             return None, _NO_TRUTH
         try:
             score = self._scorer.score(
-                record["response"], metric=record.get("metric"), ground_truth=truth, choices=record.get("choices")
+                record["response"],
+                metric=record.get("metric"),
+                ground_truth=truth,
+                choices=record.get("choices"),
+                query=record["query"],
             )
         except Exception as error:
             # a fault of ours: the answer has been paid for, and a later run can still score it

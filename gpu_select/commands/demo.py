@@ -49,23 +49,9 @@ def command(output_dir: str) -> None:
     )
     click.echo("[4/4] routing the log")
     route(
-        input_path=str(files.log),
-        features=None,
+        inputs=[str(files.log)],
         output=routed,
         models_dir=models,
         algorithm="svm",
-        model=None,
-        query_field="query",
-        domain_field=None,
-        candidates=None,
-        keep=None,
-        embedding_model=None,
-        cache_dir=None,
-        device="auto",
-        dtype="auto",
-        token_budget=None,
-        knn_backend="torch",
-        input_format=None,
-        output_format=None,
     )
     click.echo(f"done in {time.perf_counter() - start:.0f} s; everything is in {folder}/")

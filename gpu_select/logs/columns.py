@@ -12,14 +12,27 @@ __all__ = ["Columns"]
 
 
 class Columns:
-    """The names given and those of the first window, then what routing adds; the same for all later windows."""
+    """The names given and those of the first window, then what routing adds; the same for all later windows.
 
-    def __init__(self, path: str, given: Iterable[str] | None, result_fields: Sequence[str] = RESULT_FIELDS) -> None:
+    Args:
+        path: of the output, for errors.
+        given: the names that are known.
+        result_fields: what routing adds.
+        names: all of them where they are settled, whatever the first window holds.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        given: Iterable[str] | None,
+        result_fields: Sequence[str] = RESULT_FIELDS,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self._path = path
         self._result_fields = tuple(result_fields)
         self._given = tuple(given or ())
-        self._names: tuple[str, ...] | None = None
-        self._known: frozenset[str] = frozenset()
+        self._names = None if names is None else tuple(names)
+        self._known = frozenset(names or ())
         self.n_rows = 0  # seen in earlier windows
 
     def of(self, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:

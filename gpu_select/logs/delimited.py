@@ -7,26 +7,24 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from gpu_select.errors import InputError, brief
-from gpu_select.lines import MAX_LINE_BYTES, decode_line, read_lines
+from gpu_select.lines import MAX_LINE_BYTES, Lines, decode_line
 from gpu_select.logs.columns import Columns
-from gpu_select.logs.rows import BATCH_ROWS, RESULT_FIELDS, Chunks, Row
+from gpu_select.logs.rows import BATCH_ROWS, CHUNK_ROWS, RESULT_FIELDS, START, Chunks, Place, Row
 from gpu_select.logs.values import cell
 
-__all__ = ["DELIMITERS", "DelimitedSink", "read_delimited"]
+__all__ = ["DELIMITERS", "DelimitedSink", "Records", "read_header", "read_records"]
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
-_CHUNK_ROWS = 1024
 _CHUNK_BYTES = 1 << 20
 
 
-def read_delimited(stream: IO[bytes], delimiter: str, path: str) -> tuple[list[str], Chunks]:
-    """The header's column names and the rows. Blank lines are no rows.
+def read_header(records: Records, path: str) -> list[str]:
+    """The column names, which the first record holds.
 
     Raises:
         InputError: no header, one that cannot be read, or with the same name twice.
     """
-    records = _Records(stream, delimiter)
     header = next(records.each(), None)
     if header is None:
         raise InputError(f"cannot read {path}: it is empty, expected a header row with column names")
@@ -38,10 +36,11 @@ def read_delimited(stream: IO[bytes], delimiter: str, path: str) -> tuple[list[s
         if name in seen:
             raise InputError(f"cannot read {path}: line {line}: the header has the column {brief(name)} twice")
         seen.add(name)
-    return columns, _rows(records, columns)
+    return columns
 
 
-def _rows(records: _Records, columns: list[str]) -> Chunks:
+def read_records(records: Records, columns: list[str]) -> Chunks:
+    """The rows that are left. Blank lines are no rows."""
     rows: list[Row] = []
     n_bytes = 0
     for line, values, fault in records.each():
@@ -52,24 +51,39 @@ def _rows(records: _Records, columns: list[str]) -> Chunks:
             rows.append(Row({}, f"line {line}: expected {len(columns)} columns, got {len(values)}"))
         else:
             rows.append(Row(dict(zip(columns, values, strict=True))))
-        if len(rows) == _CHUNK_ROWS or n_bytes >= _CHUNK_BYTES:
+        if len(rows) == CHUNK_ROWS or n_bytes >= _CHUNK_BYTES:
             yield rows, n_bytes
             rows, n_bytes = [], 0
     yield rows, n_bytes
 
 
-class _Records:
-    """`csv.reader`, told line by line what it may read, so that each record's first line and faults are known."""
+class Records:
+    """`csv.reader`, told line by line what it may read, so that each record's place and faults are known.
 
-    def __init__(self, stream: IO[bytes], delimiter: str) -> None:
+    Args:
+        stream: begins at `start` in its file.
+        delimiter: between two values.
+        start: before a record.
+
+    Attributes:
+        n_bytes: of the record that was read last.
+    """
+
+    def __init__(self, stream: IO[bytes], delimiter: str, start: Place = START) -> None:
         # the module's own bound is 128 KiB, for the whole process; records are bounded here
         csv.field_size_limit(max(csv.field_size_limit(), 3 * MAX_LINE_BYTES))
-        self._lines = (line for lines in read_lines(stream) for line in lines)
+        lines = Lines(stream, offset=start.offset)
+        self._lines = (pair for block in lines for pair in zip(block, lines.ends(block), strict=True))
         self._reader = csv.reader(self, delimiter=delimiter)
-        self._n_lines = 0
+        self._offset, self._n_lines = start
         self._fault: str | None = None
         self._in_record = False
-        self.n_bytes = 0  # of the record that was read last
+        self.n_bytes = 0
+
+    @property
+    def end(self) -> Place:
+        """The place behind the record that was read last."""
+        return Place(self._offset, self._n_lines)
 
     def each(self) -> Iterator[tuple[int, list[str], str | None]]:
         """First line, values and fault of each record that is left."""
@@ -87,7 +101,7 @@ class _Records:
             if values or self._fault:
                 yield line, values, self._fault
 
-    def __iter__(self) -> _Records:
+    def __iter__(self) -> Records:
         return self
 
     def __next__(self) -> str:
@@ -95,7 +109,7 @@ class _Records:
             self._fault = f"a quote that is not closed within {MAX_LINE_BYTES >> 20} MiB, at line {self._n_lines}"
             raise StopIteration  # the reader hands back what it has, and begins anew at the next line
         try:
-            line = next(self._lines)
+            line, self._offset = next(self._lines)
         except StopIteration:
             if self._in_record:
                 self._fault = f"a quote that is never closed, up to the last line, {self._n_lines}"

@@ -7,19 +7,24 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from gpu_select.jsonio import dumps, loads
-from gpu_select.lines import TOO_LONG, read_lines
-from gpu_select.logs.rows import BATCH_ROWS, Chunks, Row
+from gpu_select.lines import TOO_LONG, Lines
+from gpu_select.logs.rows import BATCH_ROWS, START, Chunks, Place, Row
 from gpu_select.logs.values import plain_value
 
-__all__ = ["JsonlSink", "read_jsonl"]
+__all__ = ["JsonlSink", "is_jsonl_row", "read_jsonl"]
 
 _KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
 
 
-def read_jsonl(stream: IO[bytes]) -> Chunks:
-    """One JSON object a line. Blank lines are no rows, but they count as lines."""
-    number = 0
-    for lines in read_lines(stream):
+def is_jsonl_row(line: bytes | None) -> bool:
+    """Whether a line is a row, be it one that cannot be read. Blank lines are none."""
+    return line is None or not (not line or line.isspace())
+
+
+def read_jsonl(stream: IO[bytes], start: Place = START) -> Chunks:
+    """One JSON object a line, from `start` in the file. Blank lines are no rows, but they count as lines."""
+    number = start.lines
+    for lines in Lines(stream, offset=start.offset):
         rows = []
         n_bytes = 0
         for line in lines:
@@ -31,7 +36,7 @@ def read_jsonl(stream: IO[bytes]) -> Chunks:
             try:
                 fields = loads(line)
             except ValueError as error:
-                if line and not line.isspace():
+                if is_jsonl_row(line):
                     rows.append(Row({}, f"line {number}: {_fault(error)}"))
             else:
                 if type(fields) is dict:

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
+
+import numpy as np
 
 from gpu_select.errors import OutputError, brief
 from gpu_select.logs.columns import Columns
 from gpu_select.logs.parquet import import_pyarrow
 from gpu_select.logs.rows import NUMBER_FIELDS, RESULT_FIELDS
 
-__all__ = ["ParquetSink"]
+__all__ = ["Layout", "ParquetSink", "layout_of"]
 
 _ROW_GROUP_ROWS = 1 << 16
 _ROW_GROUP_BYTES = 64 << 20
 _CURE = "leave the column out with --keep, or write JSON lines"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a Parquet file."""
+
+    schema: Any
+    """Their names and types."""
+    inferred: frozenset[str]
+    """Those whose types come from values, so that later values have to be compared with them."""
+
+
 class ParquetSink:
-    """Writes rows as a Parquet file. The input's schema and the first window decide the columns and their types."""
+    """Writes rows as a Parquet file. The input's schema and the first window decide the columns and their types,
+    unless there is a layout already.
+    """
 
     def __init__(
         self,
@@ -30,15 +46,19 @@ class ParquetSink:
         schema: Any,
         stack: contextlib.ExitStack,
         result_fields: Sequence[str] = RESULT_FIELDS,
+        layout: Layout | None = None,
     ) -> None:
         self._pa = pa = import_pyarrow()
         self._stream = stream
         self._path = path
-        self._columns = Columns(path, columns, result_fields)
+        self._columns = Columns(path, columns, result_fields, None if layout is None else layout.schema.names)
         self._types = {} if schema is None else {field.name: field.type for field in schema}
         self._types |= {name: pa.float64() if name in NUMBER_FIELDS else pa.string() for name in result_fields}
         self._inferred: set[str] = set()  # columns whose types come from values
         self._schema: Any = None
+        if layout is not None:
+            self._schema, self._inferred = layout.schema, set(layout.inferred)
+            self._types = {field.name: field.type for field in layout.schema}
         self._writer: Any = None
         self._pending: list[Any] = []  # record batches, until they make a row group
         stack.push(self._abandon)
@@ -54,12 +74,55 @@ class ParquetSink:
         arrays = [self._array(name, [row.get(name) for row in rows], n_before) for name in names]
         if self._schema is None:
             self._schema = self._pa.schema([(name, self._types[name]) for name in names])
+        self._append(arrays)
+
+    def write_columns(self, columns: Mapping[str, Any], n_rows: int) -> None:
+        """Append rows that come as columns.
+
+        Args:
+            columns: by name, Arrow arrays, or NumPy arrays of numbers that are NaN where there is none.
+            n_rows: how many rows.
+        Raises:
+            OutputError: a value does not fit the type of its column, or there is a column too many.
+        """
+        schema = self.layout.schema
+        for name in columns.keys() - set(schema.names):
+            raise OutputError(
+                f"cannot write {self._path}: there is a column {brief(name)}, which the first file of the log does not "
+                f"have; name the columns with --keep, or write JSON lines"
+            )
+        self._append([self._fitted(columns.get(field.name), field, n_rows) for field in schema])
+        self._columns.n_rows += n_rows
+
+    def _fitted(self, column: Any, field: Any, n_rows: int) -> Any:
+        pa = self._pa
+        if column is None:
+            return pa.nulls(n_rows, field.type)
+        if isinstance(column, np.ndarray):
+            return pa.array(column, field.type, from_pandas=True)
+        try:
+            return column if column.type == field.type else column.cast(field.type)
+        except _MISFITS as error:
+            first = self._columns.n_rows + 1
+            raise OutputError(
+                f"cannot write {self._path}: rows {first} to {first + n_rows - 1}, column {brief(field.name)}: "
+                f"expected {field.type}, got {column.type} ({brief(str(error), 200)}); {_CURE}"
+            ) from error
+
+    def _append(self, arrays: list[Any]) -> None:
         self._pending.append(self._pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         if (
             sum(batch.num_rows for batch in self._pending) >= _ROW_GROUP_ROWS
             or sum(batch.nbytes for batch in self._pending) >= _ROW_GROUP_BYTES
         ):
             self._write_row_group()
+
+    @property
+    def layout(self) -> Layout:
+        """The columns; those of a file without rows, where none were written yet."""
+        if self._schema is None:
+            self.write([])
+        return Layout(self._schema, frozenset(self._inferred))
 
     def finish(self) -> None:
         """Write what is pending and the index. A file without rows has its columns all the same."""
@@ -135,6 +198,24 @@ class ParquetSink:
                 )
             return pa.struct([(field.name, self._storable(name, field.type)) for field in kind])
         return kind
+
+
+def layout_of(
+    path: str,
+    rows: Sequence[dict[str, Any]],
+    columns: Sequence[str] | None,
+    schema: Any,
+    result_fields: Sequence[str] = RESULT_FIELDS,
+) -> Layout:
+    """The columns that a file gets whose first window these rows are; the rest as for `ParquetSink`.
+
+    Raises:
+        OutputError: a value does not fit the type of its column.
+    """
+    with contextlib.ExitStack() as stack:
+        sink = ParquetSink(io.BytesIO(), path, columns, schema, stack, result_fields)
+        sink.write(rows)
+        return sink.layout
 
 
 # pyarrow's own exceptions derive from these

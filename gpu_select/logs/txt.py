@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, Any
 
-from gpu_select.lines import decode_line, read_lines
-from gpu_select.logs.rows import Chunks, Row
+from gpu_select.lines import Lines, decode_line
+from gpu_select.logs.rows import START, Chunks, Place, Row
 
 __all__ = ["TXT_COLUMNS", "TxtSink", "read_txt"]
 
 TXT_COLUMNS = ["query"]
 
 
-def read_txt(stream: IO[bytes]) -> Chunks:
-    r"""Every line is a row with the field `query`, an empty line too; `\r\n` ends a line as `\n` does."""
-    number = 0
-    for lines in read_lines(stream):
+def read_txt(stream: IO[bytes], start: Place = START) -> Chunks:
+    r"""Every line from `start` is a row with the field `query`, an empty one too; `\r\n` ends a line as `\n` does."""
+    number = start.lines
+    for lines in Lines(stream, offset=start.offset):
         rows = []
         n_bytes = 0
         for line in lines:

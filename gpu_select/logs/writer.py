@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
@@ -13,7 +13,7 @@ from gpu_select.files import atomic_write
 from gpu_select.logs.delimited import DELIMITERS, DelimitedSink
 from gpu_select.logs.formats import log_format
 from gpu_select.logs.jsonl import JsonlSink
-from gpu_select.logs.parquet_sink import ParquetSink
+from gpu_select.logs.parquet_sink import Layout, ParquetSink
 from gpu_select.logs.rows import RESULT_FIELDS
 from gpu_select.logs.txt import TxtSink
 
@@ -43,6 +43,24 @@ class LogWriter:
         if rows:
             self._sink.write(rows)
 
+    @property
+    def takes_columns(self) -> bool:
+        """Whether the format has columns of its own, so that there is `write_columns`."""
+        return isinstance(self._sink, ParquetSink)
+
+    def write_columns(self, columns: Mapping[str, Any], n_rows: int) -> None:
+        """Append rows that come as columns.
+
+        Args:
+            columns: by name, Arrow arrays, or NumPy arrays of numbers that are NaN where there is none.
+            n_rows: how many rows.
+        Raises:
+            OutputError: the file cannot be written, or a column does not fit.
+        """
+        assert isinstance(self._sink, ParquetSink)
+        if n_rows:
+            self._sink.write_columns(columns, n_rows)
+
     def __enter__(self) -> Self:
         return self
 
@@ -63,6 +81,7 @@ def open_writer(
     columns: Sequence[str] | None = None,
     schema: Any = None,
     result_fields: Sequence[str] = RESULT_FIELDS,
+    layout: Layout | None = None,
     stop: threading.Event | None = None,
 ) -> LogWriter:
     """Open an output by its name (.jsonl, .ndjson, .csv, .tsv, .txt, .parquet; all but the last also .gz and .zst).
@@ -74,6 +93,8 @@ def open_writer(
             are added to them; a later row cannot bring new ones.
         schema: `LogReader.schema` of the input: a Parquet output keeps the types of these columns.
         result_fields: what routing adds, in the order of a table's last columns.
+        layout: the columns of a Parquet output, whatever its first window holds; with it, `columns` and `schema` say
+            nothing.
         stop: set by another thread, it ends waiting for a reader of standard output.
     Raises:
         OutputError: the file cannot be written, or its name says nothing.
@@ -82,7 +103,7 @@ def open_writer(
     log = log_format(path, format, OutputError)
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(atomic_write(path, stop=stop))
-        return LogWriter(_sink(log, stream, path, columns, schema, stack, result_fields), stack.pop_all())
+        return LogWriter(_sink(log, stream, path, columns, schema, stack, result_fields, layout), stack.pop_all())
 
 
 def _sink(
@@ -93,11 +114,12 @@ def _sink(
     schema: Any,
     stack: contextlib.ExitStack,
     result_fields: Sequence[str],
+    layout: Layout | None,
 ) -> _Sink:
     if log == "jsonl":
         return JsonlSink(stream)
     if log == "txt":
         return TxtSink(stream)
     if log == "parquet":
-        return ParquetSink(stream, path, columns, schema, stack, result_fields)
+        return ParquetSink(stream, path, columns, schema, stack, result_fields, layout)
     return DelimitedSink(stream, DELIMITERS[log], path, columns, result_fields)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from gpu_select.pipeline.options import RouteOptions
 from gpu_select.pipeline.report import RouteReport
 from gpu_select.pipeline.routing import WINDOW_ROWS, route_rows, route_vectors
 from gpu_select.pipeline.windows import DOMAIN_FIELDS, input_name
 
-__all__ = ["DOMAIN_FIELDS", "WINDOW_ROWS", "RouteReport", "input_name", "route_rows", "route_vectors"]
+__all__ = [
+    "DOMAIN_FIELDS",
+    "WINDOW_ROWS",
+    "RouteOptions",
+    "RouteReport",
+    "input_name",
+    "route_rows",
+    "route_vectors",
+]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpu_select.logs import RESULT_FIELDS, Row
 from gpu_select.pipeline.overlap import Overlap
 from gpu_select.pipeline.report import RouteReport
-from gpu_select.pipeline.windows import DOMAIN_FIELDS, Keeper, Window, check_window, failed
+from gpu_select.pipeline.windows import DOMAIN_FIELDS, Find, Keeper, Window, check_window, failed, text_in
 from gpu_select.stages import StageTimes
 from gpu_select.wire import MAX_MAGNITUDE
 
@@ -68,10 +68,10 @@ class Decide(Protocol[_P_contra]):
 def route_rows(
     windows: Iterable[list[Row]],
     write: Callable[[list[dict[str, Any]]], object],
-    prepare: Callable[[list[str], list[str | None]], _P],
+    prepare: Callable[[list[Any], list[str | None]], _P],
     decide: Decide[_P],
     *,
-    query_field: str = "query",
+    find: Find = text_in("query"),  # noqa: B008 - a function without state
     domain_fields: Sequence[str] = DOMAIN_FIELDS,
     keep: Sequence[str] | None = None,
     result_fields: Sequence[str] = RESULT_FIELDS,
@@ -88,7 +88,7 @@ def route_rows(
         write: takes a window's output rows: the kept fields, then the result fields.
         prepare: `prepare` of a router. Each window's equal queries are embedded once.
         decide: `Router.decide` or `DecisionRouter.decide_prepared` with its options bound.
-        query_field: the field that holds the query.
+        find: what is routed of a row; by default the text in `query`.
         domain_fields: the first of these that a row has, and that is not empty, is its domain.
         keep: the input fields to keep; by default all.
         result_fields: what the router's rows hold, in the order of the output's columns; `error` is one of them.
@@ -110,14 +110,14 @@ def route_rows(
                 rows = next(remaining, None)
                 if rows is None:
                     return
-                window = check_window(rows, query_field, domain_fields)
+                window = check_window(rows, find, domain_fields)
             del rows
             yield window
             del window  # it may be written and gone before the next one has been read
 
     def tokenise(window: Window) -> tuple[Window, _P]:
         with times.host("tokenise"):
-            return window, prepare(window.texts, window.domains)
+            return window, prepare(window.queries, window.domains)
 
     def finish(decided: tuple[Window, Pending]) -> None:
         window, pending = decided

@@ -22,9 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpu_select import pipeline
-from gpu_select.commands.route import _stages
+from gpu_select.commands.route_summary import stages
 from gpu_select.domains import DOMAIN_NAMES
 from gpu_select.encoder import Encoder
+from gpu_select.pipeline import log_router
 from gpu_select.router import Router
 
 ROOT = Path(__file__).parents[2]
@@ -279,7 +280,7 @@ def test_a_cache_saves_the_encoder_and_decides_nothing(route, monkeypatch, tmp_p
 
 
 def test_equal_queries_are_embedded_once_a_window(route, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 50)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 50)
     encode, embedded = Encoder.encode, []
 
     def counting(self, batch, *domains, **options):
@@ -353,7 +354,7 @@ def test_error_rows_in_every_format(route, output):
 
 
 def test_without_domains_it_says_so_once(route, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 4)
     rows = [{"query": query} for query in QUERIES[:10]]
     rows[3]["category"] = "law"
     done, _ = route(rows)
@@ -450,7 +451,7 @@ def test_the_summary_names_rows_speeds_and_shares(route, tmp_path):
 
 
 def test_the_time_of_each_stage_is_told_when_asked(route, route_vectors, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 10)
     assert "stages" not in route(log_rows(50))[0].err
     done, _ = route(log_rows(50), "--timings")
     line = done.err.splitlines()[-1]
@@ -478,12 +479,12 @@ def test_the_time_of_each_stage_is_told_when_asked(route, route_vectors, monkeyp
         ({"read": 0.0}, 0.0, "stages: they add up to 0.00 s in 0.00 s"),
     ],
 )
-def test_the_line_of_stages(seconds, clock, text):
-    assert _stages(pipeline.RouteReport(seconds=clock, stage_seconds=seconds)) == text
+def test_the_line_ofstages(seconds, clock, text):
+    assert stages(pipeline.RouteReport(seconds=clock, stage_seconds=seconds)) == text
 
 
 def test_a_progress_bar_shows_on_a_terminal_alone(route, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 10)
     assert "routing" not in route(log_rows(30))[0].err
     shown = route(log_rows(30), terminal=True)[0].err
     assert "routing: " in shown
@@ -732,7 +733,7 @@ def test_damaged_input_leaves_no_output(route, tmp_path):
 
 
 def test_a_later_row_with_a_new_field_leaves_no_table(route, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 4)
     rows = [*log_rows(6), {"query": QUERIES[0], "domain": "law", "new": 1}]
     done, _ = route(rows, output="out.csv")
     check_failed(done, "row 7 has the field 'new'", tmp_path, output="out.csv")
@@ -766,7 +767,7 @@ def test_wrong_usage_is_status_two_and_no_traceback(cli, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("before", [None, b"an older output\n"])
 def test_an_interrupt_leaves_nothing_half_written(route, tmp_path, monkeypatch, before):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 10)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 10)
     encode, calls = Encoder.encode, []
 
     def interrupted(self, batch, *domains, **options):
@@ -883,7 +884,7 @@ def test_a_reader_that_goes_away_ends_it_while_the_pipe_is_idle(waiting):
 
 
 def test_memory_does_not_grow_with_the_log(route, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "WINDOW_ROWS", 1000)
+    monkeypatch.setattr(log_router, "WINDOW_ROWS", 1000)
     directions_32 = torch.arange(32.0)
 
     def quick(self, batch, domain_B, *, n_domains):

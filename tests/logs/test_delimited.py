@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, OutputError
 from gpu_select.logs import RESULT_FIELDS, delimited, open_log
-from gpu_select.logs.delimited import read_delimited
+from gpu_select.logs.delimited import Records, read_header, read_records
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from('",;\t\n\r'))
 names = texts.filter(lambda name: name not in RESULT_FIELDS and not name.startswith("\ufeff"))  # a byte order mark
 result = {"model": "m", "score": 0.5, "margin": 0.25, "error": None}
+
+
+def read_csv(data: bytes):
+    """Columns and rows."""
+    records = Records(io.BytesIO(data), ",")
+    columns = read_header(records, "log.csv")
+    return columns, [row for chunk, _ in read_records(records, columns) for row in chunk]
 
 
 @settings(max_examples=30, deadline=None)  # each example syncs files to the disk
@@ -47,8 +54,7 @@ def test_any_bytes_give_rows_or_one_error(tmp_path_factory, read_rows, data):
 @settings(deadline=None)
 @given(data=st.lists(st.sampled_from(["\n", "\r\n", ",", '"', '""', "a", "b", " "])).map("".join))
 def test_rows_are_those_of_the_csv_module(data):
-    columns, chunks = read_delimited(io.BytesIO(b"x,y\n" + data.encode()), ",", "log.csv")
-    rows = [row for chunk, _ in chunks for row in chunk]
+    columns, rows = read_csv(b"x,y\n" + data.encode())
     expected = [values for values in csv.reader(io.StringIO(data, newline="")) if values]
     assert columns == ["x", "y"]
     assert len(rows) == len(expected)
@@ -99,7 +105,7 @@ def test_broken_rows_keep_their_place_and_say_why(tmp_path, read_rows):
 def test_a_quote_that_is_not_closed_takes_bounded_memory_and_reading_goes_on(monkeypatch):
     monkeypatch.setattr(delimited, "MAX_LINE_BYTES", 1 << 20)
     data = b'a,b\n1,"open\n' + b"x,y\n" * (300 << 10) + b'2,"closed"\n'
-    rows = [row for chunk, _ in read_delimited(io.BytesIO(data), ",", "log.csv")[1] for row in chunk]
+    _, rows = read_csv(data)
     assert rows[0].error == "line 2: a quote that is not closed within 1 MiB, at line 262145"
     assert len(rows) == 1 + (300 << 10) - (262145 - 2) + 1
     assert rows[-1].fields == {"a": "2", "b": "closed"}

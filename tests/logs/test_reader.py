@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-from gpu_select.errors import InputError, MissingDependencyError
-from gpu_select.logs import open_log, open_writer
+from gpu_select.errors import ConfigError, InputError, MissingDependencyError
+from gpu_select.logs import open_log, open_logs, open_writer
 
 RESULT = {"model": "gpt", "score": 0.5, "margin": 0.25, "error": None}
 
@@ -119,3 +119,40 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, start):
         "a Parquet file needs the package pyarrow, which is not installed: pip install 'gpu-select[parquet]'"
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["log.parquet"]
+
+
+def test_several_files_are_one_log_and_faults_name_their_file(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"query": "a"}\n[]\n')
+    (tmp_path / "b.csv").write_text("query,id\nb,1\nc\n")
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "b.csv")]
+    with open_logs(paths, needed=[("query-field", "query")]) as log:
+        rows = [row for window in log.windows(3) for row in window]
+        assert (log.columns, log.schema, log.has_batches) == (None, None, False)
+    assert [row.fields for row in rows] == [{"query": "a"}, {}, {"query": "b", "id": "1"}, {}]
+    assert rows[1].error == f"{paths[0]}: line 2: expected a JSON object, got a list"
+    assert rows[3].error == f"{paths[1]}: line 3: expected 2 columns, got 1"
+
+
+def test_a_column_that_one_of_several_files_lacks(tmp_path):
+    (tmp_path / "a.csv").write_text("query\na\n")
+    (tmp_path / "b.csv").write_text("text\nb\n")
+    paths = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    text = r"^query-field: expected one of the columns of .*b\.csv: text, got 'query'$"
+    with open_logs(paths, needed=[("query-field", "query")]) as log, pytest.raises(ConfigError, match=text):
+        list(log.windows(3))
+    with pytest.raises(ConfigError, match=text):
+        open_logs(paths[::-1], needed=[("query-field", "query")])
+
+
+def test_batches_of_several_parquet_files(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    tables = pa.table({"n": range(3000)}), pa.table({"n": range(10)}), pa.table({"n": ["x", "y"]})
+    paths = [str(tmp_path / f"{i}.parquet") for i in range(3)]
+    for table, path in zip(tables, paths, strict=True):
+        parquet.write_table(table, path, row_group_size=1000)
+    with open_logs(paths) as log:
+        batches = list(log.batches(2048))
+    assert [batch.num_rows for batch in batches] == [2048, 962, 2]
+    assert [n for batch in batches for n in batch.column(0).to_pylist()] == [*range(3000), *range(10), "x", "y"]

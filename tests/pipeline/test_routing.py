@@ -19,7 +19,7 @@ from gpu_select.domains import domain_index
 from gpu_select.errors import ConfigError, DeviceError, OutputError
 from gpu_select.logs import Row
 from gpu_select.pipeline import RouteReport, input_name, route_rows, route_vectors
-from gpu_select.pipeline.windows import Keeper
+from gpu_select.pipeline.windows import Keeper, text_in
 from gpu_select.router import Routes
 from gpu_select.stages import STAGES
 
@@ -139,7 +139,7 @@ def test_the_domain_is_the_first_field_that_is_there_and_not_empty():
 
 def test_named_fields_are_used_instead():
     rows = [{"text": "a", "topic": "law", "domain": "nonsense", "query": ""}]
-    out, _, router = run(rows, query_field="text", domain_fields=("topic",))
+    out, _, router = run(rows, find=text_in("text"), domain_fields=("topic",))
     assert router.calls == [(["a"], ["law"])]
     assert out[0]["domain"] == "nonsense"
 

@@ -1,0 +1,77 @@
+"""Which files a log is made of: names, patterns and folders, in a defined order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+
+from gpu_select.errors import InputError
+from gpu_select.files import STDIO
+from gpu_select.logs.formats import log_format
+
+__all__ = ["find_logs"]
+
+
+def find_logs(names: Sequence[str], format: str | None = None) -> list[str]:
+    """The files behind some names: in the order of the names, those of one name sorted.
+
+    Args:
+        names: files; patterns with `*`, `?`, `[...]` and `**`; folders, which stand for the logs in them and in their
+            folders, but for what begins with a dot or an underscore; or `-` alone.
+        format: of all files, whatever their names say; of a folder, every file is then a log.
+
+    Raises:
+        InputError: a name stands for no file, a file comes twice, or `-` is not alone.
+    """
+    files = [file for name in names for file in _files(name, format)]
+    if STDIO in files and len(files) > 1:
+        raise InputError("cannot read standard input beside files: give -, or names of files")
+    seen: dict[str, str] = {}
+    for file in files:
+        other = seen.setdefault(os.path.realpath(file), file)
+        if other is not file:
+            raise InputError(f"the input names {file} twice: its rows would be routed twice")
+    return files
+
+
+def _files(name: str, format: str | None) -> Iterator[str]:
+    if name == STDIO:
+        yield name
+    elif os.path.isdir(name):
+        found = sorted(_in_folder(name, format), key=lambda file: PurePath(file).parts)
+        if not found:
+            raise InputError(
+                f"cannot read {name}: expected a folder with logs, got none by their names' endings; "
+                f"name files, or give --input-format"
+            )
+        yield from found
+    elif os.path.lexists(name) or not glob.has_magic(name):
+        yield name  # opening it says what is wrong with it
+    else:
+        matches = sorted(glob.glob(name, recursive=True), key=lambda file: PurePath(file).parts)
+        if not matches:
+            raise InputError(f"cannot read {name}: no file matches this pattern")
+        for match in matches:
+            if "**" not in name or not os.path.isdir(match):
+                yield from _files(match, format)
+
+
+def _in_folder(folder: str, format: str | None) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    for path, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in files:
+            if not name.startswith((".", "_")) and _is_log(name, format):
+                yield os.path.join(path, name)
+
+
+def _is_log(name: str, format: str | None) -> bool:
+    try:
+        log_format(name, format, InputError)
+    except InputError:
+        return False
+    return True

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from gpu_select.errors import InputError
+from gpu_select.logs import find_logs
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "b.jsonl",
+        "a.csv.gz",
+        "notes.md",
+        "logs/day-10.jsonl",
+        "logs/day-9.jsonl",
+        "logs/year=2024/x.parquet",
+        "logs/year=2024/_SUCCESS",
+        "logs/_temporary/y.parquet",
+        "logs/.hidden.jsonl",
+        "logs/manifest.json",
+        "empty/readme.md",
+        "odd[1].jsonl",
+        "odd1.jsonl",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["b.jsonl", "a.csv.gz"], ["b.jsonl", "a.csv.gz"]),
+        (["missing.jsonl"], ["missing.jsonl"]),
+        (["-"], ["-"]),
+        (["logs"], ["logs/day-10.jsonl", "logs/day-9.jsonl", "logs/year=2024/x.parquet"]),
+        (["logs/*.jsonl"], ["logs/day-10.jsonl", "logs/day-9.jsonl"]),
+        (["logs/day-?.jsonl", "b.jsonl"], ["logs/day-9.jsonl", "b.jsonl"]),
+        (["log*"], ["logs/day-10.jsonl", "logs/day-9.jsonl", "logs/year=2024/x.parquet"]),
+        (["logs/**/*.parquet"], ["logs/_temporary/y.parquet", "logs/year=2024/x.parquet"]),
+        (["odd[1].jsonl"], ["odd[1].jsonl"]),
+        (["notes.md"], ["notes.md"]),
+    ],
+)
+def test_the_files_behind_names(folder, names, expected):
+    assert find_logs(names) == expected
+
+
+def test_with_a_format_every_file_of_a_folder_is_a_log(folder):
+    assert find_logs(["empty"], "txt") == ["empty/readme.md"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["b.jsonl", "./b.jsonl"], r"^the input names ./b.jsonl twice: its rows would be routed twice$"),
+        (["logs", "logs/day-*"], r"^the input names logs/day-10.jsonl twice"),
+        (["-", "b.jsonl"], r"^cannot read standard input beside files: give -, or names of files$"),
+        (["*.tsv"], r"^cannot read \*\.tsv: no file matches this pattern$"),
+        (
+            ["empty"],
+            r"^cannot read empty: expected a folder with logs, got none by their names' endings; name files, or",
+        ),
+    ],
+)
+def test_names_that_stand_for_no_log(folder, names, text):
+    with pytest.raises(InputError, match=text):
+        find_logs(names)
