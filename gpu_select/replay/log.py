@@ -17,7 +17,7 @@ from gpu_select.encoder import EmbeddingCache, Encoder, embed
 from gpu_select.errors import DataError
 from gpu_select.features import build_features
 from gpu_select.logs import Row
-from gpu_select.pipeline.windows import DOMAIN_FIELDS, check_window
+from gpu_select.pipeline.windows import DOMAIN_FIELDS, check_window, text_in
 from gpu_select.records import query_digests
 from gpu_select.replay.costs import Costs, Price
 from gpu_select.replay.expected import ExpectedOutcomes
@@ -111,9 +111,9 @@ def read_replayed(
         DataError: no row has a query.
     """
     reading = _Reading(encoder, expected, costs, prices, selectors, head, cache)
-    counts = reading.counts
+    counts, find = reading.counts, text_in(query_field)
     for rows in windows:
-        window = check_window(rows, query_field, domain_fields)
+        window = check_window(rows, find, domain_fields)
         first = counts.rows
         counts.rows += len(rows)
         counts.errors += len(window.errors)
@@ -123,7 +123,7 @@ def read_replayed(
         good = [i for i in range(len(rows)) if i not in window.errors]
         if good:
             logged = [read_logged(rows[i].fields, model_fields) for i in good]
-            reading.add(window.texts, window.domains, logged, first + np.array(good))
+            reading.add(window.queries, window.domains, logged, first + np.array(good))
         if progress is not None:
             progress(len(rows))
     if not reading.parts:

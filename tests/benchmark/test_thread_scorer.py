@@ -36,7 +36,7 @@ def test_a_score_from_another_thread():
     record = {"query": "q", "response": "r", "metric": "CEM", "ground_truth": "t", "choices": ["a"], "x": 1}
     assert score(stub, record) == [(0.25, "")]
     (seen,) = stub.seen
-    assert seen[:2] == ("r", {"metric": "CEM", "ground_truth": "t", "choices": ["a"]})
+    assert seen[:2] == ("r", {"metric": "CEM", "ground_truth": "t", "choices": ["a"], "query": "q"})
     assert seen[2].startswith("score")
 
 
