@@ -42,19 +42,22 @@ def test_a_score_from_another_thread():
 
 def test_without_a_truth_nothing_is_scored():
     stub = Stub()
-    assert score(stub, {"response": "r"}, {"response": "r", "ground_truth": None}) == [(None, "no ground_truth")] * 2
+    assert (
+        score(stub, {"query": "q", "response": "r"}, {"response": "r", "ground_truth": None})
+        == [(None, "no ground_truth")] * 2
+    )
     assert stub.seen == []
 
 
 def test_an_answer_that_cannot_be_scored_says_why():
-    assert score(Stub(None), {"response": "r", "ground_truth": "t"}) == [
+    assert score(Stub(None), {"query": "q", "response": "r", "ground_truth": "t"}) == [
         (None, "no score; code_eval needs --allow-code-execution")
     ]
 
 
 def test_a_fault_of_the_scorer_loses_no_answer_and_is_said_once(caplog):
     with caplog.at_level(logging.WARNING, "gpu_select"):
-        found = score(Stub(ZeroDivisionError("a\nb")), *[{"response": "r", "ground_truth": "t"}] * 3)
+        found = score(Stub(ZeroDivisionError("a\nb")), *[{"query": "q", "response": "r", "ground_truth": "t"}] * 3)
     assert found == [(None, "scoring failed: ZeroDivisionError: a b")] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "an answer could not be scored: ZeroDivisionError: a b"
@@ -69,7 +72,7 @@ def test_the_event_loop_goes_on_meanwhile():
 
     async def main():
         scores = ThreadScorer(Slow())
-        scoring = scores.start({"response": "r", "ground_truth": "t"})
+        scoring = scores.start({"query": "q", "response": "r", "ground_truth": "t"})
         ticks = 0
         while not scoring.done():
             await asyncio.sleep(0.01)
