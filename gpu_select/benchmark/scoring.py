@@ -95,14 +95,14 @@ class Scorer:
             case "commongen_coverage":
                 return commongen_coverage(response, truths) if concepts_of(truths) else None
             case "code_eval":
-                return self._code_eval(response, ground_truth, query)
+                return self._code_eval(response, ground_truth if isinstance(ground_truth, str) else truths, query)
         return cem(response, truths)
 
-    def _code_eval(self, response: str, ground_truth: Any, query: str) -> float | None:
+    def _code_eval(self, response: str, tests: str | list[str], query: str) -> float | None:
         if self._isolation is None:
             return None
         with self._places:
-            return code_eval(response, ground_truth, query, self._isolation)
+            return code_eval(response, tests, query, self._isolation)
 
     def close(self) -> None:
         """End the processes that scoring has started."""

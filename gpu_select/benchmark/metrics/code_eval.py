@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpu_select.benchmark.metrics.code_blocks import code_blocks
 from gpu_select.benchmark.sandbox.limits import ASSERTION_S, WALL_S
@@ -17,16 +17,16 @@ __all__ = ["code_eval"]
 _LEAST_S = 0.1
 
 
-def code_eval(response: str, ground_truth: Any, query: str, isolation: Isolation) -> float | None:
-    """Share of the assertions that pass; None where the ground truth has none.
+def code_eval(response: str, tests: str | list[str], query: str, isolation: Isolation) -> float | None:
+    """Share of the assertions that pass; None where there are none.
 
     An assertion that does not end, or ends the process, fails; those after it are asked of a new process, until the
     time for all of them is over.
 
     Args:
         response: the answer; `code_blocks` finds its code.
-        ground_truth: assertions, as a list of texts, the text of such a list (MBPP), or a program, whose `check` is
-            called with the function that the answer is about (HumanEval).
+        tests: assertions, as a list of texts, the text of such a list (MBPP), or a program, whose `check` is called
+            with the function that the answer is about (HumanEval).
         query: what was asked; where it is the start of a program, the answer may continue it.
         isolation: where the code runs.
     Raises:
@@ -36,7 +36,6 @@ def code_eval(response: str, ground_truth: Any, query: str, isolation: Isolation
         answer as right or wrong.
     """
     blocks = code_blocks(response)
-    tests = ground_truth if isinstance(ground_truth, (str, list)) else str(ground_truth)
     deadline = time.monotonic() + WALL_S
     passed: set[int] = set()
     failed: set[int] = set()

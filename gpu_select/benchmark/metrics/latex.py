@@ -24,6 +24,7 @@ _REPLACED = (
     (re.compile(r"\\[cd]?dots[bcmio]?\b|\\ldots\b|\u2026"), "..."),
     (re.compile(r"\\(?:cdot|times)\b|\u00d7|\u00b7"), r"\\cdot "),
     (re.compile(r"\\colon\b"), ":"),
+    (re.compile(r"\\varnothing\b"), r"\\emptyset"),
     (re.compile(r"\u2212"), "-"),
     (re.compile(r"\u221e"), r"\\infty "),
     (re.compile(r"\u03c0"), r"\\pi "),

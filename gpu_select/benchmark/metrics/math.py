@@ -9,17 +9,20 @@ from fractions import Fraction
 from gpu_select.benchmark.metrics.final_answer import last_boxed, last_stated
 from gpu_select.benchmark.metrics.latex import normal_latex, unwrapped
 from gpu_select.benchmark.metrics.numbers import number_of
-from gpu_select.benchmark.metrics.words import words
 
 __all__ = ["final_formula", "math"]
 
 _MAX_FORMULA = 1000
 _MAX_WHOLE = 300
 _FRACTION = re.compile(r"(-?)\\frac\{(-?\d{1,300})\}\{(-?\d{1,300})\}")
-_UNITS = re.compile(
-    r"(?P<number>.*\d)\s*(?:\\?%|(?:\\?\s)+(?!(?:and|or|to|plus|minus|times|over)\b)[a-zA-Z]{1,12}(?:\s[a-zA-Z]{1,12}){0,3}(?:\^\{?[23]\}?)?)"
+_NO_UNIT = r"(?!(?:and|or|to|plus|minus|times|over|theta)\b|sin|cos|tan|log)"
+_UNIT = rf"(?:{_NO_UNIT}[a-zA-Z]{{3,12}}|[ckm]?m|[km]g|m?l|ft|in|mi|hr|oz|lb)(?:\s[a-zA-Z]{{2,12}}){{0,3}}"
+_QUANTITY = re.compile(
+    r"(?P<number>.*\d)(?:(?:\\[,;:! ]|~|\s)*\\(?:text|mathrm|mbox)\s*\{[^{}]*\}"
+    rf"|(?:\\?\s)+{_UNIT})(?:\s*\^\s*\{{?[23]\}}?)?"
 )
-_PLAIN_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_NAME = re.compile(r"\(?([A-Za-z][A-Za-z'-]*)\)?")
+_LONGEST_SYMBOL = 2
 
 
 def math(response: str, truths: list[str], is_equal: Callable[[str, str], bool]) -> float:
@@ -58,10 +61,18 @@ def _equals(truth: str, found: str, is_equal: Callable[[str, str], bool]) -> boo
     expected_value, got_value = _value(truth), _value(found)
     if expected_value is not None and got_value is not None:
         return _same_number(expected_value, got_value, "%" in truth, "%" in found)
-    texts = [normal_latex(text).strip("()") for text in (truth, found)]
-    if any(_PLAIN_WORDS.fullmatch(text) for text in texts):  # a word, a name or a choice's letter: no formula
-        return len(texts[0]) > 0 and [words(text) for text in texts[:1]] == [words(text) for text in texts[1:]]
+    expected_name, got_name = _name(expected), _name(got)
+    if expected_name and expected_name == got_name:
+        return True
+    if max(len(expected_name), len(got_name)) > _LONGEST_SYMBOL:  # a word is no formula, and not a product of letters
+        return False
     return len(truth) <= _MAX_FORMULA and is_equal(truth, found)
+
+
+def _name(formula: str) -> str:
+    """A word, or a choice's letter, in small letters and without parentheses; empty for anything else."""
+    match = _NAME.fullmatch(formula)
+    return match[1].lower() if match else ""
 
 
 def _same_number(expected: Fraction, got: Fraction, expected_percent: bool, got_percent: bool) -> bool:
@@ -76,8 +87,7 @@ def _value(formula: str) -> Fraction | None:
     text = normal_latex(formula)
     value = _exact(text)
     if value is None:
-        spaced = re.sub(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}", r" \1 ", formula.strip()).strip("$ ")
-        match = _UNITS.fullmatch(spaced.rstrip(". "))
+        match = _QUANTITY.fullmatch(formula.strip().rstrip(". ").strip("$ "))
         value = _exact(normal_latex(match["number"])) if match else None
     return value
 

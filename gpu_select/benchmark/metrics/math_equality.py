@@ -18,7 +18,7 @@ __all__ = ["MathEquality", "require_math_verify"]
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 _START_S = 60.0
-_COMPARE_S = 6.0  # a little more than the process gives itself
+_COMPARE_S = 4.0  # a little more than the process gives itself
 _PASSED_ON = ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -31,7 +31,7 @@ def require_math_verify() -> None:
 class MathEquality:
     """Compares LaTeX formulas by Math-Verify in another process, which starts on first use. Thread-safe.
 
-    A comparison that takes more than 5 s or 2 GiB ends the process and counts as unequal; the next one gets a new
+    A comparison that takes more than 3 s or 2 GiB ends the process and counts as unequal; the next one gets a new
     process.
     """
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 MEMORY_BYTES = 2 << 30
-SECONDS = 5
+SECONDS = 3
 """For one comparison; the process ends itself, for nobody may be left to do so."""
 
 
@@ -56,8 +56,11 @@ def _load() -> Callable[[str, str], bool]:
     def is_equal(truth: str, answer: str) -> bool:
         try:
             # this process is bounded as a whole, and the library's own time limits need signals
-            parsed = [parse(f"${text}$", config, "no_fallback", parsing_timeout=None) for text in (truth, answer)]
-            return all(parsed) and bool(verify(*parsed, timeout_seconds=None))
+            parsed = [
+                parse(f"${text}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=None)
+                for text in (truth, answer)
+            ]
+            return all(parsed) and bool(verify(*parsed, allow_set_relation_comp=True, timeout_seconds=None))
         except (Exception, RecursionError, MemoryError):
             return False
 

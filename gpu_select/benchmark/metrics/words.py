@@ -13,7 +13,7 @@ _GROUPED = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LEADING_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 _TRAILING_ZEROS = re.compile(r"(?<![\d.])(\d+)(?:\.0+|(\.\d*[1-9])0+)(?![\d.]*\d)")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
-_SIGN = re.compile(r"(?<![\w)\]])[-\u2212](?=\d)")
+_SIGN = re.compile(r"(?<![^\s(\[{=:$\u20ac\u00a3\"'])[-\u2212](?=\d)")
 _KEPT_POINT, _KEPT_SIGN = "\ue000", "\ue001"  # of the private use area: no punctuation, and in no text
 _BACK = str.maketrans({_KEPT_POINT: ".", _KEPT_SIGN: "-"})
 

@@ -48,18 +48,19 @@ def parse_tests(tests: str | list[str]) -> Tests:
     names: set[str] = set()
     bases: set[str] = set()
     for source in [tests] if isinstance(tests, str) else tests:
+        marker = _Marker(out.n_assertions)
         try:
             tree = ast.parse(source)
+            if _leaves_check_to_us(tree):
+                tree.body += ast.parse(f"check({CANDIDATE})").body
+            _collect(tree, defined, names, bases)
+            tree = ast.fix_missing_locations(marker.visit(tree))
+            program = compile(tree, "<tests>", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
-        if _leaves_check_to_us(tree):
-            tree.body += ast.parse(f"check({CANDIDATE})").body
-        _collect(tree, defined, names, bases)
-        marker = _Marker(out.n_assertions)
-        tree = ast.fix_missing_locations(marker.visit(tree))
+        out.programs.append(program)
         out.n_assertions = marker.n_assertions
         out.never.append(marker.never)
-        out.programs.append(compile(tree, "<tests>", "exec", dont_inherit=True))
     builtin_names = set(dir(__builtins__) if isinstance(__builtins__, types.ModuleType) else __builtins__)
     free = names - defined
     out.module_names = sorted(name for name in free if name in sys.stdlib_module_names and name in bases)

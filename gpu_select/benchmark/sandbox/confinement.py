@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -41,9 +42,11 @@ def confine(confinement: Confinement, folder: str) -> None:
         OSError: something of it cannot be had; names the call.
     """
     die_with_parent()
+    _be_first_to_go()
     was_root = os.geteuid() == 0
     if confinement.namespaces:
         enter_namespaces(folder, (*confinement.readable, os.devnull), confinement.uid)
+        die_with_parent()  # to get rights in a user namespace clears it
         _go_on_in_child()
     else:
         os.chdir(folder)
@@ -59,6 +62,12 @@ def confine(confinement: Confinement, folder: str) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent ends."""
     check("prctl", libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
+def _be_first_to_go() -> None:
+    """Have the kernel take this process, and no other, where the machine runs out of memory."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
+        stream.write("1000")
 
 
 def _go_on_in_child() -> None:
@@ -84,6 +93,8 @@ def _limit(*, own_user: bool) -> None:
     if own_user:  # elsewhere it would count the user's other processes
         hard[resource.RLIMIT_NPROC] = N_THREADS
     for kind, value in hard.items():
+        _, most = resource.getrlimit(kind)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(kind, (value, value))
 
 

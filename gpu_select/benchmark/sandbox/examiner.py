@@ -52,8 +52,9 @@ class _Examiner:
         namespace |= {name: __import__(name) for name in tests.module_names}
         # an answer may be about a function that is called as one of Python's; where there is another, the tests mean
         # Python's, whatever the answer defines
-        found: dict[str, Any] = self._connection.request("names", tests.names or tests.builtin_names)
-        return namespace | found
+        wanted = tests.names or tests.builtin_names
+        found = self._connection.request("names", wanted)
+        return namespace | {name: found[name] for name in wanted if name in found}
 
     def _run(self, tests: Tests, namespace: dict[str, Any]) -> None:
         for program, never in zip(tests.programs, tests.never, strict=True):

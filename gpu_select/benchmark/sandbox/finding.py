@@ -14,11 +14,11 @@ from pathlib import Path
 
 from gpu_select.benchmark.sandbox import probe
 from gpu_select.benchmark.sandbox.confinement import Confinement
-from gpu_select.benchmark.sandbox.isolation import Isolation
+from gpu_select.benchmark.sandbox.isolation import Isolation, unused_uids
 from gpu_select.benchmark.sandbox.limits import FILE_BYTES, MEMORY_BYTES
 from gpu_select.errors import IsolationError
 
-__all__ = ["find_isolation", "readable_paths", "unused_uid", "what_gets_out"]
+__all__ = ["find_isolation", "readable_paths", "what_gets_out"]
 
 _WAYS = (
     ("namespaces and Landlock", True, True),
@@ -27,7 +27,6 @@ _WAYS = (
 )
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 _OTHER_READABLE = ("/etc/ld.so.cache", "/usr/share/zoneinfo")
-_UIDS = range(65_000, 65_500)  # for nobody to use, says Debian's policy
 _PROBE_S = 30.0
 
 
@@ -39,7 +38,7 @@ def find_isolation() -> Isolation:
     """
     faults = []
     for name, namespaces, landlock in _WAYS:
-        isolation = Isolation(Confinement(namespaces, landlock, unused_uid(), readable_paths()))
+        isolation = Isolation(Confinement(namespaces, landlock, unused_uids()[0], readable_paths()))
         fault = what_gets_out(isolation)
         if not fault:
             return isolation
@@ -53,17 +52,20 @@ def find_isolation() -> Isolation:
 
 def what_gets_out(isolation: Isolation) -> str:
     """What code can do in an isolation and must not, or why nothing can be run; empty where all is well."""
-    with _targets() as attempts:
-        tests = [test for _, test in attempts]
+    try:
         source = Path(probe.__file__).read_text(encoding="utf-8")
-        verdicts = isolation.run([source], "", tests, skip=set(), wall_s=_PROBE_S, assertion_s=_PROBE_S)
-        if verdicts.fault:
-            return verdicts.fault
-        passed = verdicts.passed - verdicts.failed
-        failed = [meaning for i, (meaning, _) in enumerate(attempts) if i not in passed]
-        if len(failed) == len(attempts):
-            return "not even Python's library can be used"
-        return f"code can {', '.join(failed)}" if failed else ""
+        with _targets() as attempts:
+            tests = [test for _, test in attempts]
+            verdicts = isolation.run([source], "", tests, skip=set(), wall_s=_PROBE_S, assertion_s=_PROBE_S)
+    except OSError as error:
+        return f"{error}"
+    if verdicts.fault:
+        return verdicts.fault
+    passed = verdicts.passed - verdicts.failed
+    failed = [meaning for i, (meaning, _) in enumerate(attempts) if i not in passed]
+    if len(failed) == len(attempts):
+        return "not even Python's library can be used"
+    return f"code can {', '.join(failed)}" if failed else ""
 
 
 @contextmanager
@@ -127,12 +129,3 @@ def readable_paths() -> tuple[str, ...]:
         if path and os.path.exists(path) and not any(f"{path}/".startswith(f"{other}/") for other in paths):
             paths.append(path)
     return tuple(paths)
-
-
-def unused_uid() -> int:
-    """A number that belongs to no user."""
-    import pwd
-
-    taken = {user.pw_uid for user in pwd.getpwall()}
-    free = [uid for uid in _UIDS if uid not in taken]
-    return free[os.getpid() % len(free)]

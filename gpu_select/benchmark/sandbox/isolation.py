@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import gpu_select
-from gpu_select.benchmark.sandbox.codec import encode
+from gpu_select.benchmark.sandbox.codec import CodecError, encode
 from gpu_select.benchmark.sandbox.confinement import Confinement
 from gpu_select.benchmark.sandbox.launcher import Launch
 
-__all__ = ["Isolation", "Verdicts"]
+__all__ = ["Isolation", "Verdicts", "unused_uids"]
 
 # -I and -S: neither environment nor site-packages have a say in what is imported
 _PROGRAM = f"""import sys
@@ -27,6 +28,7 @@ sys.path.insert(0, {str(Path(gpu_select.__file__).parents[1])!r})
 from gpu_select.benchmark.sandbox.launcher import main
 main()
 """
+_UIDS = range(65_000, 65_500)  # for nobody to use, says Debian's policy
 _GRACE_S = 2.0
 _MAX_VERDICT_BYTES = 4 << 20
 
@@ -69,6 +71,8 @@ class Isolation:
 
     confinement: Confinement
     python: str = sys.executable
+    uids: Iterator[int] = field(default_factory=lambda: cycle(unused_uids()))
+    """Who the next run is: another one than those at its side, whose processes count as theirs."""
 
     def run(
         self, blocks: list[str], prompt: str, tests: Any, *, skip: set[int], wall_s: float, assertion_s: float
@@ -83,19 +87,29 @@ class Isolation:
             wall_s: how long this may take, but for the time to start and to end.
             assertion_s: how long one assertion may take.
         """
-        job = encode(
-            {"blocks": blocks, "prompt": prompt, "tests": tests, "skip": sorted(skip), "assertion_s": assertion_s}
-        )
+        job = {"blocks": blocks, "prompt": prompt, "tests": tests, "skip": sorted(skip), "assertion_s": assertion_s}
         verdicts = Verdicts()
-        folder = tempfile.mkdtemp(prefix="gpu-select-")
+        try:
+            data = encode(job)
+        except CodecError:  # larger than any tests are
+            return verdicts
+        try:
+            with tempfile.TemporaryDirectory(prefix="gpu-select-", ignore_cleanup_errors=True) as folder:
+                self._run(data, folder, wall_s, verdicts)
+        except OSError as error:
+            verdicts.fault = verdicts.fault or f"{error}"
+        return verdicts
+
+    def _run(self, job: bytes, folder: str, wall_s: float, verdicts: Verdicts) -> None:
+        confinement = self.confinement._replace(uid=next(self.uids))
         job_fd = os.memfd_create("job")
         process = None
         try:
-            self._make_folders(folder)
+            _make_folders(folder, confinement)
             with open(os.dup(job_fd), "wb") as stream:
                 stream.write(job)
             os.lseek(job_fd, 0, os.SEEK_SET)
-            launch = Launch(job_fd, folder, wall_s, self.confinement)
+            launch = Launch(job_fd, folder, wall_s, confinement)
             process = subprocess.Popen(
                 [self.python, "-I", "-S", "-c", _PROGRAM, launch.to_text()],
                 stdin=subprocess.PIPE,
@@ -114,15 +128,22 @@ class Isolation:
                 _end(process)
                 if process.returncode and not verdicts.fault:
                     verdicts.fault = f"the launcher ended with status {process.returncode}"
-            shutil.rmtree(folder, ignore_errors=True)
-        return verdicts
 
-    def _make_folders(self, folder: str) -> None:
-        for name in ("0", "1"):
-            path = os.path.join(folder, name)
-            os.mkdir(path, 0o700)
-            if os.geteuid() == 0 and not self.confinement.namespaces:
-                os.chown(path, self.confinement.uid, self.confinement.uid)
+
+def unused_uids() -> tuple[int, ...]:
+    """Numbers that belong to no user."""
+    import pwd
+
+    taken = {user.pw_uid for user in pwd.getpwall()}
+    return tuple(uid for uid in _UIDS if uid not in taken)
+
+
+def _make_folders(folder: str, confinement: Confinement) -> None:
+    for name in ("0", "1"):
+        path = os.path.join(folder, name)
+        os.mkdir(path, 0o700)
+        if os.geteuid() == 0 and not confinement.namespaces:
+            os.chown(path, confinement.uid, confinement.uid)
 
 
 def _listen(process: subprocess.Popen[bytes], verdicts: Verdicts, deadline: float) -> None:

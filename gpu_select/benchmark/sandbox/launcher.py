@@ -64,11 +64,11 @@ def main() -> None:
     _supervise(launch, examiner)
     for group in (candidate, examiner):
         os.killpg(group, signal.SIGKILL)
-    while True:
-        try:
+    with contextlib.suppress(ChildProcessError):
+        while True:
             os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    with contextlib.suppress(OSError):
+        _remove(launch.folder)
 
 
 def _start(launch: Launch, number: int, fds: list[int]) -> int:
@@ -87,13 +87,14 @@ def _start(launch: Launch, number: int, fds: list[int]) -> int:
         first_free = max(null, *kept) + 1
         for to, fd in enumerate((null, null, null, *kept)):
             os.dup2(fd, first_free + to)
-        for to in range(3 + len(kept)):
-            os.dup2(first_free + to, to)
-        os.closerange(3 + len(kept), 1 << 16)
-        run(*range(3, 3 + len(kept)))
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.write(verdict_fd, f"! {error}\n".encode())
+        os.write(verdict_fd, f"! {' '.join(str(error).split())}\n".encode())
+        os._exit(1)
+    for to in range(3 + len(kept)):
+        os.dup2(first_free + to, to)
+    os.closerange(3 + len(kept), 1 << 16)
+    with contextlib.suppress(BaseException):  # there is nobody to tell, and the other side notices
+        run(*range(3, 3 + len(kept)))
     os._exit(0)
 
 
@@ -117,13 +118,19 @@ def _supervise(launch: Launch, examiner: int) -> None:
             return
 
 
+def _remove(folder: str) -> None:
+    """Remove the folder, as its owner may not be there any more. In those that it has there are no others."""
+    for name in ("0", "1"):
+        for file in os.listdir(f"{folder}/{name}"):
+            os.unlink(f"{folder}/{name}/{file}")
+        os.rmdir(f"{folder}/{name}")
+    os.rmdir(folder)
+
+
 def _size(folder: str) -> int:
     """Bytes of the files of a folder, which has no folders in it."""
     total = 0
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                total += entry.stat(follow_symlinks=False).st_blocks * 512 + 4096
-    except OSError:  # a file that went away
-        pass
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            total += entry.stat(follow_symlinks=False).st_blocks * 512 + 4096
     return total

@@ -70,7 +70,19 @@ def test_what_nobody_should_come_to():
 
 
 @pytest.mark.parametrize(
-    "tests", ["", "x = 1", "assert True", "assert 'text'", "[]", "no python", "[" * 10_000, "['x +']"]
+    "tests",
+    [
+        "",
+        "x = 1",
+        "assert True",
+        "assert 'text'",
+        "[]",
+        "no python",
+        "[" * 10_000,
+        "['x +']",
+        "return 1\nassert x",
+        "-" * 100_000,
+    ],
 )
 def test_texts_without_assertions(tests):
     assert parse_tests(tests).n_assertions == 0

@@ -120,8 +120,7 @@ def test_what_runs_ends_with_its_caller(number, isolation, tmp_path):
     while launched(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert launched(tmp_path) == []
-    if number == signal.SIGINT:
-        assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_descriptors_of_the_caller_are_closed_again(isolation):
