@@ -4,8 +4,9 @@
 
 An endpoint in another process (bench/benchmark_endpoint.py) answers each call after the latency, so that P calls at
 once can be answered at P / latency a second. Two models are asked, one after the other; every answer is scored and
-written. Timed from the start of the run to its end, the reading of the file included. What others did on the machine
-just before is told by its load average.
+written. Timed from the start of the run to its end, the reading of the file included. Where others use the machine, the
+endpoint itself answers late: besides the share of P / latency stands that of P / (how long it really held answers back,
+by its own clock), and the load average before the run.
 
 The peer is what the older tool does: a pool of P threads that call OpenAI's own client. It neither scores nor writes.
 Medians of interleaved repeats.
@@ -25,6 +26,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 from common import save
 
@@ -53,25 +55,29 @@ def main() -> None:
             possible = parallel / (options.latency_ms / 1000)
             n_queries = max(1, round(possible * options.seconds / len(MODELS)))
             n_calls = n_queries * len(MODELS)
-            runs: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            runs: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
             for _ in range(options.repeats):
                 for way in WAYS:
                     cpu_s = time.process_time()
                     seconds = time_of(way, url, n_queries, parallel)
-                    runs[way].append((n_calls / seconds, 1e3 * (time.process_time() - cpu_s) / n_calls))
-            rates, cpu_ms = (
-                {way: statistics.median(run[i] for run in of_way) for way, of_way in runs.items()} for i in (0, 1)
+                    cpu_s = time.process_time() - cpu_s
+                    held_s = float(urlopen(url.removesuffix("v1") + "held").read())
+                    runs[way].append((n_calls / seconds, n_calls / seconds * held_s / parallel, 1e3 * cpu_s / n_calls))
+            rates, shares_held, cpu_ms = (
+                {way: statistics.median(run[i] for run in of_way) for way, of_way in runs.items()} for i in range(3)
             )
             results[str(parallel)] = {
                 "calls": n_calls,
                 "possible_per_s": possible,
                 "calls_per_s": rates,
                 "share": {way: rate / possible for way, rate in rates.items()},
+                "share_of_held": shares_held,
                 "cpu_ms_per_call": cpu_ms,
             }
-            print(
-                f"{parallel} at once: " + ", ".join(f"{way} {r:.1f}/s ({r / possible:.1%})" for way, r in rates.items())
+            shown = (
+                f"{way} {rate:.1f}/s ({rate / possible:.1%}, {shares_held[way]:.1%})" for way, rate in rates.items()
             )
+            print(f"{parallel} at once: {', '.join(shown)}")
     about = {"latency_ms": options.latency_ms, "seconds": options.seconds, "repeats": options.repeats, "load": load}
     save("benchmark-cpu", {**about, "results": results})
 

@@ -2,7 +2,8 @@
 
     python bench/benchmark_endpoint.py --latency-ms 200
 
-It streams where that is asked for, prints its port, and runs until standard input ends.
+It streams where that is asked for, prints its port, and runs until standard input ends. GET /held tells for how long
+it has held answers back on average since it was asked last, which is longer where others use the machine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import functools
 import json
 import sys
+import time
 
 TEXT = "The answer is 42, as far as anybody knows."
 USAGE = {"prompt_tokens": 9, "completion_tokens": 11, "total_tokens": 20}
@@ -37,11 +39,14 @@ def streamed() -> bytes:
     )
 
 
+ANSWERS = {False: whole(), True: streamed()}
+
+
 class Endpoint(asyncio.Protocol):
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, held_s: list[float]) -> None:
         self.latency_s = latency_s
+        self.held_s = held_s
         self.data = b""
-        self.answers = {False: whole(), True: streamed()}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -50,17 +55,32 @@ class Endpoint(asyncio.Protocol):
         self.data += data
         while b"\r\n\r\n" in self.data:
             head, _, rest = self.data.partition(b"\r\n\r\n")
+            if head.startswith(b"GET /held"):
+                self.tell()
+                return
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
             if len(rest) < length:
                 return
             self.data = rest[length:]
-            answer = self.answers[json.loads(rest[:length]).get("stream", False)]
-            asyncio.get_running_loop().call_later(self.latency_s, self.transport.write, answer)  # type: ignore[attr-defined]
+            is_streamed = json.loads(rest[:length]).get("stream", False)
+            asyncio.get_running_loop().call_later(self.latency_s, self.answer, is_streamed, time.perf_counter())
+
+    def answer(self, is_streamed: bool, since: float) -> None:
+        self.held_s.append(time.perf_counter() - since)
+        self.transport.write(ANSWERS[is_streamed])  # type: ignore[attr-defined]
+
+    def tell(self) -> None:
+        body = json.dumps(sum(self.held_s) / len(self.held_s)).encode()
+        self.held_s.clear()
+        self.transport.write(  # type: ignore[attr-defined]
+            b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body)
+        )
+        self.transport.close()
 
 
 async def main(latency_s: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(functools.partial(Endpoint, latency_s), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(functools.partial(Endpoint, latency_s, []), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

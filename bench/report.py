@@ -283,15 +283,19 @@ def _benchmark(document: Document) -> Section:
         [
             parallel,
             f"{row['possible_per_s']:,.0f}",
-            *(f"{row['calls_per_s'][way]:,.0f} ({row['share'][way]:.1%})" for way in ways),
+            *(
+                f"{row['calls_per_s'][way]:,.0f} ({row['share'][way]:.1%}, {row['share_of_held'][way]:.1%})"
+                for way in ways
+            ),
             *(f"{row['cpu_ms_per_call'][way]:.2f} ms" for way in ways),
         ]
         for parallel, row in document["results"].items()
     ]
     text = (
         f"**Benchmarks of models**, calls a second at an endpoint that answers after {document['latency_ms']:g} ms, "
-        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; CPU time a call. "
-        f"Medians of {document['repeats']} interleaved runs; load average before: {document['load']:.1f}"
+        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; in parentheses the share "
+        f"of what is possible, and of what was by the endpoint's own clock, which is late on a busy machine (load average "
+        f"before: {document['load']:.1f}); CPU time a call. Medians of {document['repeats']} interleaved runs"
     )
     return text, ["calls at once", "possible", *ways, *(f"CPU, {way}" for way in ways)], rows
 

@@ -1,4 +1,4 @@
-"""Scores answers in threads, so that neither calls nor the event loop wait for it."""
+"""Scores answers in threads, so that neither calls nor the event loop wait for what may take its time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from gpu_select.benchmark.failure import one_line
+from gpu_select.benchmark.scoring import metric_of
 
 __all__ = ["Scorer", "ThreadScorer"]
 
 _MOST_THREADS = 4
+_AT_ONCE = ("CEM", "em_mc", "GSM8K", "f1_score", "commongen_coverage")
+_AT_ONCE_CHARACTERS = 4000
+"""So long an answer takes these metrics less than a millisecond; a thread may take longer to wake."""
 _NO_TRUTH = "no ground_truth"
 _NO_SCORE = "no score; code_eval needs --allow-code-execution"
 
@@ -44,11 +48,22 @@ class ThreadScorer:
 
     def start(self, record: Mapping[str, Any]) -> asyncio.Future[tuple[float | None, str]]:
         """Score an answer: a future of the score, and of the reason where there is none."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, self._score, record)
+        loop = asyncio.get_running_loop()
+        if not self._is_quick(record):
+            return loop.run_in_executor(self._pool, self._score, record)
+        scored: asyncio.Future[tuple[float | None, str]] = loop.create_future()
+        scored.set_result(self._score(record))
+        return scored
 
     def close(self) -> None:
         """Score nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _is_quick(self, record: Mapping[str, Any]) -> bool:
+        if record.get("ground_truth") is None:
+            return True
+        metric = metric_of(record.get("metric"), record.get("choices"))
+        return metric in _AT_ONCE and len(record["response"]) <= _AT_ONCE_CHARACTERS
 
     def _score(self, record: Mapping[str, Any]) -> tuple[float | None, str]:
         truth = record.get("ground_truth")

@@ -15,7 +15,7 @@ from gpu_select.benchmark.targets import Target
 from gpu_select.benchmark.thread_scorer import ThreadScorer
 
 TARGET = Target("m", "http://h/v1", {}, 64, 0.5, 1.0, None, 1.0, 4.0)
-QUESTION = Question({"query": "q", "category": "math", "ground_truth": "t", "own": [1]})
+QUESTION = Question({"query": "q", "category": "math", "ground_truth": "t", "metric": "MATH", "own": [1]})
 ANSWER = Answer("r", "stop", 1000, 500, 1.23456789, 0.5)
 
 
@@ -65,6 +65,7 @@ FULL = {
     "query": "q",
     "category": "math",
     "ground_truth": "t",
+    "metric": "MATH",
     "own": [1],
     "model_name": "m",
     "response": "r",
@@ -186,7 +187,7 @@ def test_an_interrupt_loses_no_answer(file, stub, monkeypatch, patience_s):
     [
         (QUESTION.fields, 0.75),
         ({**QUESTION.fields, "ground_truth": "other"}, 0.75),
-        ({"query": "q", "ground_truth": "t", "category": "law"}, 0.1),
+        ({"query": "q", "ground_truth": "t", "metric": "MATH", "category": "law"}, 0.1),
         ({"query": "q"}, None),
     ],
 )

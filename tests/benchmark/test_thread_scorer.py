@@ -5,6 +5,8 @@ import logging
 import threading
 import time
 
+import pytest
+
 from gpu_select.benchmark.thread_scorer import ThreadScorer
 
 
@@ -31,13 +33,26 @@ def score(stub, *records):
     return asyncio.run(main())
 
 
-def test_a_score_from_another_thread():
+@pytest.mark.parametrize(
+    ("metric", "n_characters", "in_thread"),
+    [
+        ("CEM", 1, False),
+        ("cem", 4000, False),
+        ("CEM", 4001, True),
+        (None, 1, False),
+        ("GSM8K", 1, False),
+        ("MATH", 1, True),
+        ("code_eval", 1, True),
+    ],
+)
+def test_what_may_take_its_time_is_scored_in_another_thread(metric, n_characters, in_thread):
     stub = Stub(0.25)
-    record = {"query": "q", "response": "r", "metric": "CEM", "ground_truth": "t", "choices": ["a"], "x": 1}
+    response = "r" * n_characters
+    record = {"query": "q", "response": response, "metric": metric, "ground_truth": "t", "choices": ["a"], "x": 1}
     assert score(stub, record) == [(0.25, "")]
     (seen,) = stub.seen
-    assert seen[:2] == ("r", {"metric": "CEM", "ground_truth": "t", "choices": ["a"], "query": "q"})
-    assert seen[2].startswith("score")
+    assert seen[:2] == (response, {"metric": metric, "ground_truth": "t", "choices": ["a"], "query": "q"})
+    assert seen[2].startswith("score") == in_thread
 
 
 def test_without_a_truth_nothing_is_scored():
@@ -72,7 +87,7 @@ def test_the_event_loop_goes_on_meanwhile():
 
     async def main():
         scores = ThreadScorer(Slow())
-        scoring = scores.start({"query": "q", "response": "r", "ground_truth": "t"})
+        scoring = scores.start({"query": "q", "response": "r", "ground_truth": "t", "metric": "MATH"})
         ticks = 0
         while not scoring.done():
             await asyncio.sleep(0.01)
