@@ -293,9 +293,10 @@ def _benchmark(document: Document) -> Section:
     ]
     text = (
         f"**Benchmarks of models**, calls a second at an endpoint that answers after {document['latency_ms']:g} ms, "
-        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; in parentheses the share "
-        f"of what is possible, and of what was by the endpoint's own clock, which is late on a busy machine (load average "
-        f"before: {document['load']:.1f}); CPU time a call. Medians of {document['repeats']} interleaved runs"
+        f"every answer scored and on disk, beside threads with OpenAI's client that do neither; in parentheses the "
+        f"share of what is possible, and of what was by the endpoint's own clock, which is late on a busy machine "
+        f"(load average before: {document['load']:.1f}); CPU time a call. Medians of {document['repeats']} "
+        f"interleaved runs"
     )
     return text, ["calls at once", "possible", *ways, *(f"CPU, {way}" for way in ways)], rows
 
