@@ -135,3 +135,16 @@ def test_limit_that_leaves_no_room(tiny_encoder_path: Path) -> None:
     backend = tokenizers.Tokenizer.from_file(str(tiny_encoder_path / "tokenizer.json"))
     with pytest.raises(EncoderError, match="max_length: expected more than the 2 special tokens of every text, got 2"):
         Tokenizer(backend, dataclasses.replace(PLAIN, max_length=2), pad_id=0)
+
+
+def test_the_tokenizer_as_a_file_cuts_and_pads_as_the_encoder_wants_it(tiny_encoder: Encoder) -> None:
+    tokenizer = tiny_encoder.tokenizer
+    texts = ["what is the law", "solve", "x " * 100]
+    again = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    encodings = again.encode_batch(texts)
+    expected = tokenizer.tokenize(texts)
+    assert [sum(one.attention_mask) for one in encodings] == expected.lengths.tolist()
+    assert [one.ids[: sum(one.attention_mask)] for one in encodings] == rows(expected)
+    assert {len(one.ids) for one in encodings} == {32}
+    assert set(encodings[1].ids[expected.lengths[1] :]) == {tokenizer.pad_id}
+    assert rows(tokenizer.tokenize(texts)) == rows(expected)  # the tokenizer itself goes on without padding
