@@ -304,8 +304,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".gpu_select.{secrets.token_hex(8)}.tmp{target.suffix}"
     try:
-        with _writing(name):
+        try:
             yield temporary
+        except OutputError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot write {name}: {_reason(error)}") from error
+        with _writing(name):
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             with contextlib.suppress(OSError):  # no such file yet, or a file system without permissions

@@ -155,7 +155,7 @@ class Router(Deriving):
             router = cls.of(encoder, artifact)
         if deterministic:
             router.make_deterministic()
-        return router
+        return router.eval()
 
     @classmethod
     def of(cls, encoder: Encoder, artifact: Artifact) -> Router:

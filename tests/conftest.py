@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # it remembers functions of torch.compiler, for which tests put others
 
 # the tests' problems are small: on a busy machine, more threads cost more than they give
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
-from gpu_select.files import atomic_write, open_read, remove_file, strip_compression
+from gpu_select.files import atomic_path, atomic_write, open_read, remove_file, strip_compression
 
 TEXT = b"".join(b"line %d of a text that compresses\n" % i for i in range(5000))
 
@@ -298,3 +298,48 @@ def test_reading_begins_behind_an_offset(tmp_path, ending):
     for offset in (0, 1, 700_000, 256 * 3000, 10**9):
         with open_read(tmp_path / f"data{ending}", offset=offset) as stream:
             assert stream.read() == (bytes(range(256)) * 3000)[offset:]
+
+
+def write_by_name(path, data):
+    with atomic_path(path) as hidden:
+        hidden.write_bytes(data)
+
+
+def test_a_library_that_writes_to_a_name_does_so_under_another(tmp_path):
+    path = tmp_path / "new" / "model.pt2"
+    with atomic_path(path) as hidden:
+        assert hidden.suffix == ".pt2"
+        assert hidden.parent == path.parent
+        hidden.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    path.chmod(0o640)
+    (tmp_path / "link.pt2").symlink_to(path)
+    write_by_name(tmp_path / "link.pt2", b"again")
+    assert path.read_bytes() == b"again"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(path.parent) == ["model.pt2"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_breaks_off_under_the_other_name_leaves_nothing(tmp_path, error):
+    (tmp_path / "x").write_bytes(b"before")
+
+    def half(path):
+        with atomic_path(path) as hidden:
+            hidden.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(error):
+        half(tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_places_where_no_library_can_write(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for name, reason in ((tmp_path, "it is a folder"), (tmp_path / "file" / "x", ""), ("a\0b", "embedded null")):
+        with pytest.raises(OutputError, match=f"cannot write .*{reason}"):
+            write_by_name(name, b"x")
+    with pytest.raises(OutputError, match="No such file or directory"), atomic_path(tmp_path / "never"):
+        pass  # the library wrote nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpu_select.domains import DOMAIN_NAMES, domain_index
-from gpu_select.encoder import EmbeddingCache, embed, load_encoder, pack
+from gpu_select.encoder import EmbeddingCache, Encoder, embed, load_encoder, pack
 from gpu_select.encoder.transformers_backbone import padded
 from gpu_select.errors import (
     CandidateError,
@@ -512,3 +513,71 @@ def test_a_router_is_a_module(routers):
     assert router.eval() is router
     assert not any(parameter.requires_grad for parameter in router.parameters())
     assert dict(router.named_children()).keys() == {"encoder", "selector"}
+
+
+@each_algorithm
+def test_every_number_is_in_the_state(routers, algorithm):
+    router = copy.deepcopy(routers[algorithm])
+    router.route(TEXTS)  # which packs weights, and makes indexes
+    state = router.state_dict()
+    assert state.keys() == {name for name, _ in (*router.named_parameters(), *router.named_buffers())}
+    for name, module in router.named_modules():
+        kept = {key for key, value in vars(module).items() if isinstance(value, torch.Tensor)}
+        assert kept <= set(getattr(module, "derived", ())), name
+
+
+@each_algorithm
+def test_the_state_makes_one_router_of_another(routers, algorithm, queries):
+    router, other = routers[algorithm], copy.deepcopy(routers[algorithm])
+    expected = router.route(*queries)
+    for tensor in other.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(0.5)
+    other.load_state_dict(copy.deepcopy(other.state_dict()))  # what was written in place is seen
+    assert other.route(*queries).scores.tolist() != expected.scores.tolist()
+    keys = other.load_state_dict(router.state_dict(), strict=True)
+    assert keys.missing_keys == keys.unexpected_keys == []
+    assert same(other.route(*queries), expected)
+
+
+@each_algorithm
+def test_a_copy_is_a_router_of_its_own(routers, algorithm, queries):
+    router = routers[algorithm]
+    expected = router.route(*queries)
+    other = copy.deepcopy(router)
+    assert same(other.route(*queries), expected)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    assert same(router.route(*queries), expected)
+
+
+def test_a_router_is_moved_as_a_whole(routers, queries):
+    router = copy.deepcopy(routers["svm"]).to(CPU, torch.bfloat16)
+    assert router.encoder.dtype == torch.bfloat16
+    assert {buffer.dtype for buffer in router.selector.buffers()} == {torch.float32, torch.int64}
+    assert np.isfinite(router.route(*queries).scores).all()
+    assert router.to("meta").encoder.device.type == "meta"
+
+
+def test_graphs_belong_to_a_device_and_to_one_router(routers, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "gpu_select.router.GraphCache", lambda decide, **limits: made.append((decide, limits)) or limits
+    )
+    monkeypatch.setattr(Encoder, "device", torch.device("cuda"))
+    monkeypatch.setattr(Encoder, "can_be_recorded", True)
+    router = copy.deepcopy(routers["kmeans"])
+    assert router._recorded() is None
+    router.use_cuda_graphs(max_tokens=100, max_texts=7)
+    first = router._recorded()
+    assert first == {"max_tokens": 100, "max_texts": 7}
+    assert router._recorded() is first
+    other = copy.deepcopy(router)
+    other._recorded()
+    router.float()
+    router._recorded()
+    assert [decide.__self__ is one for (decide, _), one in zip(made, (router, other, router), strict=True)] == [
+        True
+    ] * 3
+    monkeypatch.setattr(Encoder, "device", CPU)
+    assert other.to(CPU)._recorded() is None

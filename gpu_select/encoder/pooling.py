@@ -33,7 +33,8 @@ def pool(hidden: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
     """One unit vector a row of a padded batch.
 
     Args:
-        hidden: for `mean` (B * T, D) token vectors, else (B, D) those that were picked, in any floating dtype.
+        hidden: for `mean` (B, T, D) or (B * T, D) token vectors, else (B, D) those that were picked, in any floating
+            dtype.
         mask_BT: (B, T) bool, True on tokens.
         pooling: last, mean or cls.
     Returns:
@@ -42,5 +43,5 @@ def pool(hidden: Tensor, mask_BT: Tensor, pooling: Pooling) -> Tensor:
     pooled_BD = hidden.float()
     if pooling == "mean":
         # the mean points where the sum points, and only the direction is kept
-        pooled_BD = (torch.unflatten(pooled_BD, 0, mask_BT.shape) * mask_BT[..., None]).sum(dim=1)
+        pooled_BD = (pooled_BD.reshape(*mask_BT.shape, -1) * mask_BT[..., None]).sum(dim=1)
     return functional.normalize(pooled_BD, dim=1)

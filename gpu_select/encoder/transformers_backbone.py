@@ -30,15 +30,17 @@ class TransformersBackbone(nn.Module):
         self.pooling = pooling
 
     def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """(B * T, D) token vectors for the pooling `mean`, else (B, D).
+        """(B, T, D) token vectors for the pooling `mean`, else (B, D).
 
         Args:
             ids_BT: (B, T) tokens.
             mask_BT: (B, T) bool, each row's padding last.
         """
         output: Any = self.model(input_ids=ids_BT, attention_mask=mask_BT.long())
-        hidden_ND: Tensor = output.last_hidden_state.flatten(0, 1)
-        return hidden_ND if self.pooling == "mean" else PaddedLayout(mask_BT).pick(hidden_ND, self.pooling)
+        hidden_BTD: Tensor = output.last_hidden_state
+        if self.pooling == "mean":
+            return hidden_BTD
+        return PaddedLayout(mask_BT).pick(hidden_BTD.flatten(0, 1), self.pooling)
 
 
 def padded(batch: TokenBatch, pad_id: int) -> tuple[Tensor, Tensor]:

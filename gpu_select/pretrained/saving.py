@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from gpu_select import __version__
 from gpu_select.encoder import Encoder, load_encoder
 from gpu_select.encoder.checkpoint import fingerprint
 from gpu_select.encoder.copying import copy_model
-from gpu_select.errors import EncoderError, OutputError
+from gpu_select.errors import EncoderError, OutputError, brief
 from gpu_select.files import atomic_path, check_writable, remove_file
 from gpu_select.pretrained.config import CONFIG_FILE, ENCODER_FOLDER, WEIGHTS_FILE, SavedConfig, is_saved, write_config
 from gpu_select.pretrained.selector_state import parameters_of
@@ -49,10 +50,13 @@ def save_router(folder: str | Path, encoder: Encoder, selector: Selector, *, inc
         remove_file(folder / CONFIG_FILE)
         shutil.rmtree(folder / ENCODER_FOLDER, ignore_errors=True)
         if copy is not None:
-            os.replace(copy, folder / ENCODER_FOLDER)
+            _rename(copy, folder / ENCODER_FOLDER)
     tensors = {f"selector.{name}": tensor.contiguous() for name, tensor in selector.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as path:
-        save_file(tensors, path, {"format": "pt"})
+        try:
+            save_file(tensors, path, {"format": "pt"})
+        except SafetensorError as error:  # as its library calls a full disk
+            raise OutputError(f"cannot write {folder / WEIGHTS_FILE}: {brief(str(error))}") from error
     config = SavedConfig(
         algorithm=selector.algorithm,
         models=selector.models,
@@ -64,6 +68,13 @@ def save_router(folder: str | Path, encoder: Encoder, selector: Selector, *, inc
         has_encoder=include_encoder,
     )
     write_config(folder, config, __version__)
+
+
+def _rename(folder: Path, target: Path) -> None:
+    try:
+        os.replace(folder, target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

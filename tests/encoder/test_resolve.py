@@ -328,3 +328,18 @@ def test_environment_variables_of_the_hub_are_obeyed_and_nothing_is_printed(
 def test_pins_of_the_package_are_those_of_the_official_files(minilm_path: Path) -> None:
     for name, digest in resolve._PACKAGE_SHA256.items():
         assert hashlib.sha256((minilm_path / name).read_bytes()).hexdigest() == digest
+
+
+def test_a_revision_of_a_hub_id(hub_cache: Path, tiny_encoder_path: Path) -> None:
+    first = add_to_cache(hub_cache, "someone/tiny", tiny_encoder_path)
+    second = first.parent / ("f" * 40)
+    shutil.copytree(first, second)
+    assert resolve_encoder("someone/tiny") == resolve_encoder("someone/tiny", COMMIT) == first
+    assert resolve_encoder("someone/tiny", "f" * 40) == second
+    assert load_encoder("someone/tiny", revision="f" * 40).revision == "f" * 40
+    assert load_encoder("someone/tiny").revision == COMMIT
+    with pytest.raises(EncoderError, match="encoder 'someone/tiny': someone/tiny was not found on the hub"):
+        resolve_encoder("someone/tiny", "e" * 40)
+    # what is here has no revisions
+    assert resolve_encoder(str(tiny_encoder_path), "f" * 40) == tiny_encoder_path
+    assert load_encoder(str(tiny_encoder_path)).revision is None

@@ -150,3 +150,16 @@ def test_neither_prefix_nor_limit_counts() -> None:
     assert tokenizer.count(["b " * 100_000, "", "c"]).tolist() == [100_000, 0, 1]
     with pytest.raises(EncoderError, match="expected a list of str, got one str"):
         tokenizer.count("b")
+
+
+def test_the_tokenizer_as_a_file_cuts_and_pads_as_the_encoder_wants_it(tiny_encoder: Encoder) -> None:
+    tokenizer = tiny_encoder.tokenizer
+    texts = ["what is the law", "solve", "x " * 100]
+    again = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    encodings = again.encode_batch(texts)
+    expected = tokenizer.tokenize(texts)
+    assert [sum(one.attention_mask) for one in encodings] == expected.lengths.tolist()
+    assert [one.ids[: sum(one.attention_mask)] for one in encodings] == rows(expected)
+    assert {len(one.ids) for one in encodings} == {32}
+    assert set(encodings[1].ids[expected.lengths[1] :]) == {tokenizer.pad_id}
+    assert rows(tokenizer.tokenize(texts)) == rows(expected)  # the tokenizer itself goes on without padding

@@ -31,10 +31,11 @@ each_way = pytest.mark.parametrize(
         pytest.param("faiss", marks=pytest.mark.skipif(not importlib.util.find_spec("faiss"), reason="needs faiss")),
         "device",
         "bins",
+        "exported",
     ],
 )
 """How neighbours are proposed, and as on a device: without any look at the numbers."""
-LOOKS_AWAY = ("device", "bins")
+LOOKS_AWAY = ("device", "bins", "exported")
 
 
 def brute_force(rows_ND, labels_N, queries_BD, k, masks_BM=None):
@@ -56,6 +57,7 @@ def search(way, rows_ND, labels_N, queries_BD, k, masks_BM=None, n_tail=0):
         patch.setattr(knn_search, "_FEW_VECTORS", 1)
         patch.setattr(knn_search, "has_fast_bfloat16", lambda: way == "bfloat16")
         patch.setattr(torch.compiler, "is_compiling", lambda: way in LOOKS_AWAY)
+        patch.setattr(torch.compiler, "is_exporting", lambda: way == "exported")
         if way == "bins" and masks is None:
             patch.setattr(RowIndex, "_search", lambda self, x, n, masked: BinSearch(self.flat, self.groups, "torch"))
         backend = "faiss" if way == "faiss" else "torch"
