@@ -20,7 +20,8 @@ def advance(bar: Any) -> Callable[[RouteReport], None]:
 
     def advance(report: RouteReport) -> None:
         bar.update(report.rows - bar.n)
-        bar.set_postfix_str(f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s", refresh=False)
+        if report.tokens:
+            bar.set_postfix_str(f"{report.tokens / max(report.seconds, 1e-9):,.0f} tokens/s", refresh=False)
 
     return advance
 
@@ -71,14 +72,12 @@ def summarise(report: RouteReport, output: str, *, with_texts: bool, rows_before
         rows_before: those that earlier runs had routed.
     """
     seconds = max(report.seconds, 1e-9)
-    speed = f"{(report.rows - rows_before) / seconds:,.0f} rows/s"
+    speed = f"in {seconds:.2f} s: {(report.rows - rows_before) / seconds:,.0f} rows/s"
     if with_texts:
         speed += f", {report.tokens / seconds:,.0f} tokens/s"
-    click.echo(
-        f"routed {report.rows - report.errors} of {report.rows} rows to {output} "
-        f"{f'({rows_before} of them before) ' if rows_before else ''}in {seconds:.2f} s: {speed}",
-        err=True,
-    )
+    if rows_before:
+        speed = f"({rows_before} of them before) {speed}" if rows_before < report.rows else "before: nothing was left"
+    click.echo(f"routed {report.rows - report.errors} of {report.rows} rows to {output} {speed}", err=True)
     for model, count in report.share.most_common():
         click.echo(f"  {model:30}  {count:8}  {count / max(1, report.rows):6.1%}", err=True)
     if report.decisions:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,9 @@ from gpu_select.errors import InputError, MissingDependencyError, brief
 from gpu_select.files import STDIO
 from gpu_select.logs.rows import CHUNK_ROWS, Row
 
-__all__ = ["ParquetRows", "import_pyarrow", "joined", "packed", "rows_of"]
+__all__ = ["ParquetRows", "import_pyarrow", "joined", "packed", "release_memory", "rows_of"]
 
-_READ_BUFFER_BYTES = 1 << 20  # without it, a row group's whole columns are held
+_READ_BUFFER_BYTES = 1 << 20  # without it, or with `pre_buffer`, a row group's whole columns are held
 
 
 def import_pyarrow() -> Any:
@@ -32,6 +33,13 @@ def import_pyarrow() -> Any:
     except ImportError as error:
         raise MissingDependencyError("pyarrow", "a Parquet file", "'gpu-select[parquet]'") from error
     return pyarrow
+
+
+def release_memory() -> None:
+    """Give back what the allocator of tables keeps for later; nothing where no table was read or written."""
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None:
+        pyarrow.default_memory_pool().release_unused()
 
 
 class ParquetRows:
@@ -58,7 +66,9 @@ class ParquetRows:
         self._pa = pa = import_pyarrow()
         self._path = path
         with self._reading():
-            self._file = stack.enter_context(pa.parquet.ParquetFile(path, buffer_size=_READ_BUFFER_BYTES))
+            self._file = stack.enter_context(
+                pa.parquet.ParquetFile(path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
+            )
             about = self._file.metadata
             self.schema: Any = pa.schema(
                 [(field.name, _kept_type(pa, field.type)) for field in self._file.schema_arrow]

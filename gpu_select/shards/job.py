@@ -95,6 +95,8 @@ class Job:
         """
         if folder == STDIO:
             raise ConfigError("output", folder, "a folder, as --shard-rows writes many files")
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise ConfigError("output", folder, "a folder, as --shard-rows writes many files (it is a file)")
         kinds = {log_format(path, input_format, InputError) for path in paths}
         if output_format is None:
             by_name = strip_compression(folder.rstrip(os.sep))[0].lower()
@@ -113,6 +115,11 @@ class Job:
     def paths(self) -> list[str]:
         """Names of the input's files."""
         return [file.path for file in self.files]
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether all files of the input are Parquet."""
+        return all(log_format(path, self.input_format, InputError) == "parquet" for path in self.paths)
 
     def part_path(self, number: int) -> Path:
         """The file of a shard."""

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from gpu_select.errors import ConfigError, DeviceError
@@ -19,6 +20,7 @@ from gpu_select.shards.plan import Shard
 __all__ = ["Seat", "Worker", "seats"]
 
 _MOST_WORKERS = 1024
+_PROGRAM = Path(__file__).with_name("worker.py")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Worker:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)  # as this process found the package
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gpu_select.shards.worker"],
+                [sys.executable, "-P", str(_PROGRAM)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, **seat.environment, "PYTHONPATH": path},

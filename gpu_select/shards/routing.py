@@ -15,6 +15,7 @@ from gpu_select import __version__
 from gpu_select.errors import InputError
 from gpu_select.files import open_read
 from gpu_select.logs import Chunks, LogFile, LogReader, log_format, named, open_logs, open_writer
+from gpu_select.logs.parquet import release_memory
 from gpu_select.logs.parquet_sink import Layout, layout_of
 from gpu_select.pipeline import WINDOW_ROWS, RouteReport
 from gpu_select.pipeline.log_router import LogRouter
@@ -103,6 +104,7 @@ class ShardRouter:
             self._files.close()  # what has failed cannot be read on
             raise
         self.router.flush()
+        release_memory()  # or the next shard's would come on top of this one's
         with open_read(path) as stream:
             sha256 = hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
         record = ShardRecord(

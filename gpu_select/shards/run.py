@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +27,10 @@ _log = logging.getLogger("gpu_select")
 
 _ATTEMPTS = 2
 """So often a shard may fail."""
+_LOOK_AHEAD = 100_000
+"""Shards that are planned in advance where that costs nothing. Files that have to be read are best read by the planning
+and by the process that routes at about the same time, while they are in memory.
+"""
 _MOST_DEATHS = 3
 """So many processes of one seat may die one after the other, without finishing a shard."""
 
@@ -141,7 +146,7 @@ class _Run:
         self._facts: dict[str, Any] | None = None
         self._planning_error: GpuSelectError | None = None
         self._error: GpuSelectError | None = None
-        self._room = threading.Semaphore(len(seats) + 1)
+        self._room = threading.Semaphore(_LOOK_AHEAD if job.is_parquet else len(seats) + 1)
         self._stopped = threading.Event()
         self._began = time.perf_counter()
 
@@ -247,7 +252,12 @@ class _Run:
 
     def _seat_worker(self, chair: _Chair) -> None:
         chair.is_ready = False
-        chair.worker = self._start_worker(self._job, chair.seat, self._events, self._folder.lock)
+        # an interrupt between a process's start and its being known would leave it behind
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            chair.worker = self._start_worker(self._job, chair.seat, self._events, self._folder.lock)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _hand_out(self) -> None:
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""One process of a run: `python -m gpu_select.shards.worker` routes the shards that it is told to.
+"""One process of a run: this file, run as a program, routes the shards that it is told to.
 
 JSON lines come in on standard input: first `{"job": ..., "device": ...}`, then a `{"number": ..., "spans": ...}` a
 shard. Its end ends the process, whatever it is doing: the process that wrote it has gone.
@@ -13,6 +13,9 @@ JSON lines go out on standard output:
     {"warning": "..."}          for the user
 
 An error of another kind ends the process, with its traceback on standard error.
+
+Nothing but the standard library is imported before somebody listens, so that none outlives the first process by the
+time that the rest takes.
 """
 
 from __future__ import annotations
@@ -21,12 +24,11 @@ import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
 from typing import IO, Any
-
-from gpu_select.errors import ConfigError, GpuSelectError, InputError, OutputError
 
 __all__ = ["main"]
 
@@ -38,13 +40,12 @@ def main() -> None:
     tell = _Teller(replies)
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were held back while the process began
     logger = logging.getLogger("gpu_select")
     logger.addHandler(_Warnings(tell))
     logger.propagate = False
     try:
-        _work(orders, tell)
-    except (GpuSelectError, MemoryError) as error:  # before there were shards
-        tell(stop=_text(error), file=None)
+        _load_and_work(orders, tell)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -52,8 +53,18 @@ def main() -> None:
         os._exit(1)  # Python's own end would wait for who reads standard input
 
 
+def _load_and_work(orders: queue.SimpleQueue[dict[str, Any]], tell: _Teller) -> None:
+    from gpu_select.errors import GpuSelectError
+
+    try:
+        _work(orders, tell)
+    except (GpuSelectError, MemoryError) as error:  # before there were shards
+        tell(stop=_text(error), file=None)
+
+
 def _work(orders: queue.SimpleQueue[dict[str, Any]], tell: _Teller) -> None:
     from gpu_select.encoder import resolve_device
+    from gpu_select.errors import ConfigError, GpuSelectError, InputError, OutputError
     from gpu_select.shards.job import Job
     from gpu_select.shards.plan import Shard, Span
     from gpu_select.shards.routing import ShardRouter

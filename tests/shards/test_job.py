@@ -37,6 +37,8 @@ def test_what_cannot_be_written_or_read(tmp_path, write_log, job_of, embedded_ro
     path = write_log("log.jsonl", embedded_rows(3))
     with pytest.raises(ConfigError, match=r"^output-format: expected jsonl or parquet, .*, got 'csv'$"):
         job_of(path, output_format="csv")
+    with pytest.raises(ConfigError, match=r"^output: expected a folder, as --shard-rows writes many files \(it is a f"):
+        job_of(path, folder="log.jsonl")
     with pytest.raises(ConfigError, match=r"^output: expected a folder without the input's files \(it holds .*log"):
         job_of(path, folder=".")
     with pytest.raises(InputError, match=r"^cannot read .*none.jsonl: No such file or directory$"):
