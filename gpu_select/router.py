@@ -389,9 +389,9 @@ def decide_features(selector: Selector, features_BD: Tensor, candidates: Tensor 
 
     The score of features that are not finite is NaN.
     """
-    choice = choose(selector(features_BD, candidates))
+    model_B, score_B, margin_B = choose(selector(features_BD, candidates))
     # some rows come out as the nearest of a NaN, too, and their votes are finite
-    return choice._replace(score=choice.score + 0 * features_BD.sum(dim=1))
+    return Choice(model_B, score_B + 0 * features_BD.sum(dim=1), margin_B)
 
 
 @dataclass(frozen=True, eq=False)

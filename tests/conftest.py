@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-import torch._dynamo  # it remembers functions of torch.compiler, for which tests put others
 
 # the tests' problems are small: on a busy machine, more threads cost more than they give
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,6 +25,9 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # it was imported bef
 # read when triton is first imported: without a GPU its kernels run on the CPU, slowly
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# it remembers functions of torch.compiler, for which tests put others; and it imports triton
+importlib.import_module("torch._dynamo")
 
 # a busy machine makes single examples slow, which says nothing about the code
 if importlib.util.find_spec("hypothesis") is not None:  # a machine with a GPU may not have it

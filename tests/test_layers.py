@@ -22,6 +22,7 @@ RANKS = {
     "arriving": 1,
     "derived": 1,
     "domains": 1,
+    "exporting": 1,
     "resampling": 1,
     "simulation_templates": 1,
     "stages": 1,

@@ -22,6 +22,7 @@ from gpu_select.encoder.tokens import Tokenizer
 from gpu_select.encoder.traced_layout import TracedLayout
 from gpu_select.encoder.transformers_backbone import TransformersBackbone, padded
 from gpu_select.errors import ConfigError
+from gpu_select.exporting import may_count
 
 __all__ = ["Backbone", "Encoder", "backbone_of"]
 
@@ -149,9 +150,7 @@ class Encoder(nn.Module):
         ids_BT, mask_BT = left_align(input_ids_BT, attention_mask_BT.bool())
         if isinstance(self.backbone, TransformersBackbone):
             return pool(self.backbone(ids_BT, mask_BT), mask_BT, self.settings.pooling)
-        # a program on a CPU may find out how many tokens there are; on other devices that would wait
-        exporting = torch.compiler.is_exporting() and ids_BT.device.type == "cpu"
-        layout: PaddedLayout | TracedLayout = TracedLayout(mask_BT) if exporting else PaddedLayout(mask_BT)
+        layout: PaddedLayout | TracedLayout = TracedLayout(mask_BT) if may_count(mask_BT) else PaddedLayout(mask_BT)
         positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
         hidden = self.backbone(layout.take(ids_BT), layout.take(positions_BT), layout)
         if self.settings.pooling == "mean":

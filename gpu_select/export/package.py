@@ -163,9 +163,14 @@ def _check(program: Program, path: Path, portable: bool) -> None:
         raise ConfigError("export", "a deterministic router", "one that is not: a compiler orders sums as it likes")
     if getattr(getattr(program.selector, "index", None), "backend", "torch") != "torch":
         raise ConfigError("export", "KNN with the backend faiss", "the backend torch: FAISS cannot be compiled")
-    if portable and (program.selector.device.type != "cpu" or not hasattr(torch._inductor.config.cpp, "march")):
+    if portable and (program.selector.device.type != "cpu" or not _has_march()):
         got = f"{program.selector.device} with torch {torch.__version__}"
         raise ConfigError("portable", got, "a CPU, and a torch that can compile for others (2.13 or newer)")
+
+
+def _has_march() -> bool:
+    """Whether this torch can compile for another CPU than its own."""
+    return hasattr(torch._inductor.config.cpp, "march")
 
 
 def _metadata(program: Program, about: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from gpu_select_kernels.knn import QUERY_TILE, pair_distances
 from torch import Tensor
 
 from gpu_select.derived import Deriving
+from gpu_select.exporting import may_count
 from gpu_select.selectors.knn_bins import BinSearch
 from gpu_select.selectors.knn_flat import BFloat16Search, Float32Search, GroupedSearch, Search, has_fast_bfloat16
 from gpu_select.selectors.knn_groups import TailGroups, distinct_by_tail
@@ -137,7 +138,7 @@ class RowIndex(Deriving):
 
                 self._quick = FlatSearch(self.flat.vectors)
             return self._quick
-        if torch.compiler.is_exporting() and self.groups and x_bD.device.type == "cpu":
+        if self.groups and may_count(x_bD):
             return TracedGroupedSearch(self.groups, self.flat)
         if _on_cpu(x_bD) and self.n_vectors >= _FEW_VECTORS:
             if self._quick is None:

@@ -147,13 +147,16 @@ def test_what_stands_in_the_padding_makes_no_difference(tiny_encoder: Encoder, t
 def test_one_exported_program_takes_every_shape(
     architecture: str, pooling: str, model_of: Callable[..., Any], encoder_of: Callable[..., Encoder]
 ) -> None:
+    counts = torch.__version__ >= "2.13"
+    if architecture == "mistral" and not counts:
+        pytest.skip("torch 2.11 treats a length of 1 apart in attention of grouped heads")
     encoder = encoder_of(model_of(CONFIGS[architecture]), pooling)
     sizes = {0: torch.export.Dim("batch", min=1, max=4096), 1: torch.export.Dim("length", min=1, max=60)}
     example = torch.randint(5, 90, (5, 7)), torch.ones(5, 7, dtype=torch.int64)
     with torch.no_grad():
         program = torch.export.export(encoder, example, dynamic_shapes=(sizes, sizes))
-    # how many tokens there are, the program finds out
-    assert ("nonzero" in str(program.graph)) == (architecture in PACKED)
+    # how many tokens there are, the program finds out, where torch can compile that
+    assert ("nonzero" in str(program.graph)) == (architecture in PACKED and counts)
     run = program.module()
     for seed, (B, T) in enumerate([(1, 1), (1, 9), (2, 1), (2, 5), (7, 30), (64, 12), (3, 60)]):
         generator = torch.Generator().manual_seed(seed)
