@@ -60,11 +60,11 @@ def test_of_equal_values_the_lowest_centroid_wins(B, K, D, M, with_candidates, i
 
 
 @pytest.mark.interpreted
-def test_a_rows_bits_do_not_depend_on_the_batch():
-    features_BD, *fixed, _ = problem(67, 70, 40, 5)
+def test_a_row_does_not_depend_on_the_batch():
+    # whole numbers: under the interpreter, NumPy's product may round a row by its place among the others
+    features_BD, *fixed, _ = problem(67, 70, 40, 5, whole=True)
     together = nearest_centroid(features_BD, *fixed, impl="triton")
-    # from multiples of 16: under the interpreter, NumPy's product adds up a row by its place within so many
-    for rows in (slice(0, 1), slice(16, 53), slice(48, 67)):
+    for rows in (slice(0, 1), slice(3, 40), slice(66, 67)):
         alone = nearest_centroid(features_BD[rows], *fixed, impl="triton")
         assert all(torch.equal(ours, theirs[rows]) for ours, theirs in zip(alone, together, strict=True))
 
