@@ -8,7 +8,13 @@ from typing import Literal
 
 from gpu_select.pipeline.windows import DOMAIN_FIELDS
 
-__all__ = ["RouteOptions"]
+__all__ = ["FEW_SHAPES", "RouteOptions"]
+
+FEW_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+"""Environment variables for processes that route logs, to be set before torch computes. On x86 CPUs two caches keep up
+to 1,024 compiled kernels each, one a shape, while the batches of a log hardly ever have the same shape twice: memory
+would grow by hundreds of MB over a large log. The layers of one batch fit in.
+"""
 
 
 @dataclass(frozen=True)

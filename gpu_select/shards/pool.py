@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_select.errors import ConfigError, DeviceError
+from gpu_select.pipeline import FEW_SHAPES
 from gpu_select.shards.job import Job
 from gpu_select.shards.plan import Shard
 
@@ -59,12 +60,12 @@ def seats(device: str, workers: int | None) -> list[Seat]:
     n = workers or len(gpus) or 1
     threads = {"OMP_NUM_THREADS": str(max(1, _cores() // n))}
     threads["RAYON_NUM_THREADS"] = threads["OMP_NUM_THREADS"]  # of the tokenizer
-    threads = {name: os.environ.get(name, count) for name, count in threads.items()}
+    common = {name: os.environ.get(name, value) for name, value in {**FEW_SHAPES, **threads}.items()}
     if not gpus:
-        return [Seat(f"worker {i}", device, threads) for i in range(n)]
+        return [Seat(f"worker {i}", device, common) for i in range(n)]
     used = [gpus[i % len(gpus)] for i in range(n)]
     return [
-        Seat(f"worker {i} (GPU {gpu})", device, threads | {"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(used)
+        Seat(f"worker {i} (GPU {gpu})", device, common | {"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(used)
     ]
 
 
