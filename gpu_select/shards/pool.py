@@ -21,6 +21,8 @@ from gpu_select.shards.plan import Shard
 __all__ = ["Seat", "Worker", "seats"]
 
 _MOST_WORKERS = 1024
+_LISTEN_S = 5.0
+"""So long a killed process's pipe may stay open, which processes of its own may hold."""
 _PROGRAM = Path(__file__).with_name("worker.py")
 
 
@@ -136,7 +138,7 @@ class Worker:
         """End it at once. What it was writing keeps its temporary name."""
         self._process.kill()
         self._process.wait()
-        self._listener.join()
+        self._listener.join(_LISTEN_S)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
