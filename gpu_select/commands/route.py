@@ -82,9 +82,9 @@ def command(**settings: Any) -> None:
 
     A row that cannot be routed keeps its place with `error` set; the exit status is then 3.
     """
-    from gpu_select.pipeline import FEW_SHAPES
+    from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 
-    for name, value in FEW_SHAPES.items():
+    for name, value in {**FEW_SHAPES, **SAME_BITS}.items():
         os.environ.setdefault(name, value)
     report = route(**settings)
     if report.errors:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_select.errors import ConfigError, DeviceError
-from gpu_select.pipeline import FEW_SHAPES
+from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards.job import Job
 from gpu_select.shards.plan import Shard
 
@@ -62,7 +62,7 @@ def seats(device: str, workers: int | None) -> list[Seat]:
     n = workers or len(gpus) or 1
     threads = {"OMP_NUM_THREADS": str(max(1, _cores() // n))}
     threads["RAYON_NUM_THREADS"] = threads["OMP_NUM_THREADS"]  # of the tokenizer
-    common = {name: os.environ.get(name, value) for name, value in {**FEW_SHAPES, **threads}.items()}
+    common = {name: os.environ.get(name, value) for name, value in {**FEW_SHAPES, **threads}.items()} | SAME_BITS
     if not gpus:
         return [Seat(f"worker {i}", device, common) for i in range(n)]
     used = [gpus[i % len(gpus)] for i in range(n)]

@@ -42,7 +42,8 @@ def test_the_file_tells_rows_and_errors_and_has_a_line_a_shard():
     text = MANIFEST.to_bytes().decode("utf-8", "surrogatepass")
     values = json.loads(text)
     assert (values["rows"], values["errors"], values["complete"]) == (10, 1, True)
-    assert [line[:26] for line in text.splitlines() if "spans" in line] == ['  {"number": 3, "rows": 10,'[:26]]
+    (line,) = (line for line in text.splitlines() if "spans" in line)
+    assert json.loads(line)["number"] == 3
 
 
 @given(

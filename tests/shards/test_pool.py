@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpu_select.errors import ConfigError, DeviceError
-from gpu_select.pipeline import FEW_SHAPES
+from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards import RunFolder, plan_shards
 from gpu_select.shards.pool import Seat, Worker, seats
 
@@ -63,7 +63,7 @@ def test_gpus_are_called_as_the_environment_calls_them(machine):
 def test_processes_on_the_cpu_share_its_cores(machine, workers, threads):
     machine(0)
     found = seats("cpu", workers)
-    expected = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, **FEW_SHAPES}
+    expected = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, **FEW_SHAPES, **SAME_BITS}
     assert [(seat.device, seat.environment) for seat in found] == [("cpu", expected)] * (workers or 1)
 
 
