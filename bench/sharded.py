@@ -68,7 +68,7 @@ def main() -> None:
         embedded = "--embedding-field", "embedding"
         texts = "--embedding-model", "minilm", "--cache-dir", folder / "cache"
         results: dict[str, Any] = {"overhead": overhead(folder, rows, few // 2, arguments.workers)}
-        run(folder, f"{few}.jsonl", "warm", *texts, *shards)  # fills the cache
+        run(folder, f"{rows}.jsonl", "warm", *texts, *shards)  # fills the cache
         results["memory"] = {
             "embeddings": memory(folder, ".parquet", rows, few, *embedded, *shards),
             "texts": memory(folder, ".jsonl", rows, few, *texts, *shards),

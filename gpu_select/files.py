@@ -20,6 +20,7 @@ from gpu_select.errors import InputError, MissingDependencyError, OutputError
 
 __all__ = [
     "STDIO",
+    "TEMPORARY",
     "atomic_path",
     "atomic_write",
     "check_writable",
@@ -31,6 +32,9 @@ __all__ = [
 
 STDIO = "-"
 """Stands for standard input or output."""
+
+TEMPORARY = ".gpu_select.*.tmp"
+"""What files are called, as a pattern, that are still being written, or were when their process was killed."""
 
 _COMPRESSED = (".gz", ".zst")
 _READ_BUFFER_BYTES = 1 << 18
@@ -263,7 +267,7 @@ def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> It
                 raw: IO[bytes] = open(target, "wb")  # noqa: SIM115 - closed below
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                hidden = target.parent / f".gpu_select.{secrets.token_hex(8)}.tmp"
+                hidden = target.parent / _temporary_name()
                 raw = _create(hidden, target)
                 temporary = hidden
         with contextlib.ExitStack() as closing:
@@ -330,7 +334,7 @@ def check_writable(folder: str | Path) -> None:
     """
     with _writing(str(folder)):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        probe = Path(folder) / f".gpu_select.{secrets.token_hex(8)}.tmp"
+        probe = Path(folder) / _temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
 
@@ -348,6 +352,10 @@ def remove_file(path: str | Path) -> bool:
     except OSError as error:
         raise OutputError(f"cannot remove {path}: {_reason(error)}") from error
     return True
+
+
+def _temporary_name() -> str:
+    return TEMPORARY.replace("*", secrets.token_hex(8))
 
 
 def _create(temporary: Path, target: Path) -> IO[bytes]:

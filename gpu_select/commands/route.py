@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,10 @@ def command(**settings: Any) -> None:
 
     A row that cannot be routed keeps its place with `error` set; the exit status is then 3.
     """
+    from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
+
+    for name, value in {**FEW_SHAPES, **SAME_BITS}.items():
+        os.environ.setdefault(name, value)
     report = route(**settings)
     if report.errors:
         raise click.exceptions.Exit(3)

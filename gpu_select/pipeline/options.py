@@ -8,7 +8,18 @@ from typing import Literal
 
 from gpu_select.pipeline.windows import DOMAIN_FIELDS
 
-__all__ = ["RouteOptions"]
+__all__ = ["FEW_SHAPES", "SAME_BITS", "RouteOptions"]
+
+FEW_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
+"""Environment variables for processes that route logs, to be set before torch computes. On x86 CPUs two caches keep up
+to 1,024 compiled kernels each, one a shape, while the batches of a log hardly ever have the same shape twice: memory
+would grow by hundreds of MB over a large log. The layers of one batch fit in.
+"""
+
+SAME_BITS = {"MKL_CBWR": "AUTO,STRICT"}
+"""The same, so that the order of sums hangs neither on how many threads there are nor on where in memory their scratch
+lies: else attention on x86 CPUs gives other last bits with another number of threads. Measured to cost no time.
+"""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpu_select.errors import ConfigError, InputError, OutputError
-from gpu_select.files import atomic_write, remove_file
+from gpu_select.files import TEMPORARY, atomic_write, remove_file
 from gpu_select.shards.job import FileIdentity, Job
 from gpu_select.shards.manifest import MANIFEST, Manifest, ShardRecord, options_of
 
@@ -22,7 +22,6 @@ __all__ = ["RunFolder"]
 
 _JOURNAL = ".journal"
 _LOCK = ".lock"
-_LEFTOVERS = ".gpu_select.*.tmp"
 _WAIT_S = 2.0
 """So long a second run waits for the processes of one that was killed a moment ago."""
 _RETRY_S = 0.05
@@ -180,7 +179,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what processes left half-written."""
-        for path in self.path.glob(_LEFTOVERS):
+        for path in self.path.glob(TEMPORARY):
             remove_file(path)
 
     def _append(self, values: Mapping[str, Any]) -> None:

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from gpu_select.errors import ConfigError, DeviceError
+from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards.job import Job
 from gpu_select.shards.plan import Shard
 
 __all__ = ["Seat", "Worker", "seats"]
 
 _MOST_WORKERS = 1024
+_LISTEN_S = 5.0
+"""So long a killed process's pipe may stay open, which processes of its own may hold."""
 _PROGRAM = Path(__file__).with_name("worker.py")
 
 
@@ -59,12 +62,12 @@ def seats(device: str, workers: int | None) -> list[Seat]:
     n = workers or len(gpus) or 1
     threads = {"OMP_NUM_THREADS": str(max(1, _cores() // n))}
     threads["RAYON_NUM_THREADS"] = threads["OMP_NUM_THREADS"]  # of the tokenizer
-    threads = {name: os.environ.get(name, count) for name, count in threads.items()}
+    common = {name: os.environ.get(name, value) for name, value in {**FEW_SHAPES, **threads}.items()} | SAME_BITS
     if not gpus:
-        return [Seat(f"worker {i}", device, threads) for i in range(n)]
+        return [Seat(f"worker {i}", device, common) for i in range(n)]
     used = [gpus[i % len(gpus)] for i in range(n)]
     return [
-        Seat(f"worker {i} (GPU {gpu})", device, threads | {"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(used)
+        Seat(f"worker {i} (GPU {gpu})", device, common | {"CUDA_VISIBLE_DEVICES": gpu}) for i, gpu in enumerate(used)
     ]
 
 
@@ -135,7 +138,7 @@ class Worker:
         """End it at once. What it was writing keeps its temporary name."""
         self._process.kill()
         self._process.wait()
-        self._listener.join()
+        self._listener.join(_LISTEN_S)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()

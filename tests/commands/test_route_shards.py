@@ -38,10 +38,13 @@ def log(tmp_path_factory):
 
 @pytest.fixture
 def start(log, models_dir, tiny_encoder_path, tmp_path):
-    """Call with the output's name and options: starts the command; whatever runs at the end is killed."""
+    """Call with the output's name and options: starts the command; whatever runs at the end is killed.
+
+    encode= brings texts through the tiny encoder, in place of ready embeddings; threads= are those of each process.
+    """
     processes = []
 
-    def run(out, *options, encode=False, **popen):
+    def run(out, *options, encode=False, threads=1, **popen):
         arguments = [
             *("route", "--input", log, "--output", tmp_path / out, "--models-dir", models_dir, "--algorithm", "svm"),
             *(("--embedding-model", tiny_encoder_path) if encode else ("--embedding-field", "embedding")),
@@ -51,7 +54,7 @@ def start(log, models_dir, tiny_encoder_path, tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-m", "gpu_select", *map(str, arguments)],
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
             cwd=ROOT,
             text=True,
             **popen,
@@ -89,7 +92,7 @@ def is_running(pid):
 
 def kill_and_go_on(start, tmp_path, n_kills, generator, **options):
     """Kill a run some times at random moments, let it end, and compare it with one that was left alone."""
-    alone = start("alone", "--workers", 1, **options)
+    alone = start("alone", "--workers", 1, threads=3, **options)
     assert alone.wait(300) == 0, alone.stderr.read()
     for _ in range(n_kills):
         process = start("out", "--workers", 2, **options)

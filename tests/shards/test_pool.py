@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gpu_select.errors import ConfigError, DeviceError
+from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards import RunFolder, plan_shards
 from gpu_select.shards.pool import Seat, Worker, seats
 
@@ -22,7 +23,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(n_cores), raising=False)
-        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "CUDA_VISIBLE_DEVICES", *FEW_SHAPES):
             monkeypatch.delenv(name, raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -62,14 +63,15 @@ def test_gpus_are_called_as_the_environment_calls_them(machine):
 def test_processes_on_the_cpu_share_its_cores(machine, workers, threads):
     machine(0)
     found = seats("cpu", workers)
-    expected = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+    expected = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads, **FEW_SHAPES, **SAME_BITS}
     assert [(seat.device, seat.environment) for seat in found] == [("cpu", expected)] * (workers or 1)
 
 
 def test_the_users_own_number_of_threads_stays(machine, monkeypatch):
     machine(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert seats("cpu", 2)[0].environment == {"OMP_NUM_THREADS": "3", "RAYON_NUM_THREADS": "4"}
+    environment = seats("cpu", 2)[0].environment
+    assert (environment["OMP_NUM_THREADS"], environment["RAYON_NUM_THREADS"]) == ("3", "4")
 
 
 def test_what_there_is_not(machine):
