@@ -17,7 +17,7 @@ from gpu_select.shards.folder import RunFolder
 from gpu_select.shards.job import Job
 from gpu_select.shards.manifest import ShardRecord
 from gpu_select.shards.plan import Shard, ShardPlan
-from gpu_select.shards.pool import Seat, Worker
+from gpu_select.shards.pool import AnyWorker, Seat, Worker
 from gpu_select.shards.sources import source_digest
 
 __all__ = ["Outcome", "Progress", "run_shards"]
@@ -63,7 +63,7 @@ def run_shards(
     seats: Sequence[Seat],
     *,
     progress: Callable[[Progress], object] | None = None,
-    start: Callable[..., Worker] = Worker,
+    start: Callable[..., AnyWorker] = Worker,
 ) -> Outcome:
     """Make the shards that a folder lacks.
 
@@ -96,7 +96,7 @@ class _Chair:
     """A seat and who sits on it."""
 
     seat: Seat
-    worker: Worker | None = None
+    worker: AnyWorker | None = None
     is_ready: bool = False
     task: _Task | None = None
     rows: int = 0
@@ -123,7 +123,7 @@ class _Run:
         folder: RunFolder,
         seats: Sequence[Seat],
         progress: Callable[[Progress], object] | None,
-        start: Callable[..., Worker],
+        start: Callable[..., AnyWorker],
     ) -> None:
         self._job = job
         self._folder = folder

@@ -24,11 +24,12 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
 
 from gpu_select.errors import ConfigError, GpuSelectError, InputError, OutputError
 
-__all__ = ["main"]
+__all__ = ["main", "work"]
 
 
 def main() -> None:
@@ -38,13 +39,8 @@ def main() -> None:
     tell = _Teller(replies)
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
-    logger = logging.getLogger("gpu_select")
-    logger.addHandler(_Warnings(tell))
-    logger.propagate = False
     try:
-        _work(orders, tell)
-    except (GpuSelectError, MemoryError) as error:  # before there were shards
-        tell(stop=_text(error), file=None)
+        work(orders, tell)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -52,7 +48,23 @@ def main() -> None:
         os._exit(1)  # Python's own end would wait for who reads standard input
 
 
-def _work(orders: queue.SimpleQueue[dict[str, Any]], tell: _Teller) -> None:
+def work(orders: queue.SimpleQueue[dict[str, Any]], tell: Callable[..., None]) -> None:
+    """Do what `orders` say, and `tell` of it, for ever, or until the router turns out to be unusable.
+
+    Args:
+        orders: what comes in, as above.
+        tell: takes what goes out, as keyword arguments, from any thread.
+    """
+    logger = logging.getLogger("gpu_select")
+    logger.addHandler(_Warnings(tell))
+    logger.propagate = False
+    try:
+        _work(orders, tell)
+    except (GpuSelectError, MemoryError) as error:  # before there were shards
+        tell(stop=_text(error), file=None)
+
+
+def _work(orders: queue.SimpleQueue[dict[str, Any]], tell: Callable[..., None]) -> None:
     from gpu_select.encoder import resolve_device
     from gpu_select.shards.job import Job
     from gpu_select.shards.plan import Shard, Span
@@ -113,7 +125,7 @@ class _Teller:
 
 
 class _Warnings(logging.Handler):
-    def __init__(self, tell: _Teller) -> None:
+    def __init__(self, tell: Callable[..., None]) -> None:
         super().__init__(logging.WARNING)
         self._tell = tell
 
