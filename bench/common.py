@@ -31,6 +31,8 @@ _PACKAGES = (
     "tokenizers",
     "sentence-transformers",
     "orjson",
+    "pyarrow",
+    "ray",
 )
 
 

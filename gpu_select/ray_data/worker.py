@@ -33,12 +33,12 @@ class RayWorker:
         self, job: Job, seat: RaySeat, replies: queue.SimpleQueue[tuple[RayWorker, dict[str, Any] | None]], lock: int
     ) -> None:
         self.seat = seat
-        self.ending = "ended"
+        self.ending = "ended by an error, which its log shows"
         """How it ended, once it has."""
         actor = ray.remote(ShardActor).options(
             num_cpus=seat.n_cpus,
             num_gpus=seat.n_gpus,
-            max_concurrency=2,  # one waits for replies while the other brings orders
+            max_concurrency=2,  # one call waits for a reply while another brings an order
             max_restarts=0,  # the run decides who takes over
         )
         self._actor = actor.remote({"job": job.to_json(), "device": seat.device}, os.getcwd())
@@ -56,16 +56,15 @@ class RayWorker:
 
     def _listen(self, replies: queue.SimpleQueue[tuple[RayWorker, dict[str, Any] | None]]) -> None:
         try:
-            while (some := ray.get(self._actor.replies.remote())) is not None:
-                for reply in some:
-                    replies.put((self, reply))
+            while (reply := ray.get(self._actor.reply.remote())) is not None:
+                replies.put((self, reply))
         except ray.exceptions.RayError as error:
             self.ending = _ending(error)
         replies.put((self, None))
 
 
 class ShardActor:
-    """Works in a thread, while Ray's bring orders and fetch replies."""
+    """Works in a thread of its own, while Ray's threads bring orders and fetch replies."""
 
     def __init__(self, first: dict[str, Any], folder: str) -> None:
         with contextlib.suppress(OSError):  # names that begin at the root do without
@@ -78,12 +77,12 @@ class ShardActor:
         threading.Thread(target=self._work, daemon=True).start()
 
     def order(self, order: dict[str, Any]) -> None:
+        """Take an order."""
         self._orders.put(order)
 
-    def replies(self) -> list[dict[str, Any]] | None:
-        """Wait for some; None after the last one."""
-        reply = self._replies.get()
-        return None if reply is None else [reply]
+    def reply(self) -> dict[str, Any] | None:
+        """Wait for the next one; None after the last."""
+        return self._replies.get()
 
     def _work(self) -> None:
         try:

@@ -307,9 +307,11 @@ def test_it_loads_neither_ray_nor_pyarrow_nor_pandas():
 
 
 @pytest.mark.slow
-def test_other_processes_route_alike(make, monkeypatch):
+def test_other_processes_route_alike_and_raise_alike(make, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "kernels"))))
     router = make(algorithm="svm")
     batches = [{name: column[i : i + 10] for name, column in COLUMNS.items()} for i in range(0, 61, 10)]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         assert list(pool.map(router, batches)) == list(map(router, batches))
+        with pytest.raises(ConfigError, match="query_column: expected one of the columns of the batch: text, got"):
+            pool.submit(router, {"text": ["what"]}).result()

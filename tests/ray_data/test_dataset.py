@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 def two_actors(dataset, callable_class, options, **settings):
     """The dataset, routed."""
     pool = ray.data.ActorPoolStrategy(size=2, max_tasks_in_flight_per_actor=1)
-    settings = {"batch_format": "pyarrow", "batch_size": 32, **settings}
-    return dataset.map_batches(callable_class, fn_constructor_kwargs=options, compute=pool, **settings)
+    settings = {"batch_format": "pyarrow", "batch_size": 32, "compute": pool, **settings}
+    return dataset.map_batches(callable_class, fn_constructor_kwargs=options, **settings)
 
 
 def in_blocks(rows):
@@ -88,7 +88,8 @@ def test_what_an_actor_had_when_it_was_killed_is_routed_by_another(cluster, rows
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__call__(columns)
 
-    routed = by_id(two_actors(in_blocks(rows), Killed, router_options, batch_format="numpy").take_all())
+    settings = {"batch_format": "numpy", "compute": None, "concurrency": 2}
+    routed = by_id(two_actors(in_blocks(rows), Killed, router_options, **settings).take_all())
     expected = at_once(rows, router_options)
     names = ("id", "query", "domain", "model", "score", "margin", "error")
     assert mark.exists()
