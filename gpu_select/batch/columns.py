@@ -67,6 +67,8 @@ class _DictColumns:
         self.n_rows = 0
         self._batch = batch
         for i, (name, column) in enumerate(batch.items()):
+            if not isinstance(name, str):
+                raise InputError(f"batch: expected columns whose names are texts, got the name {brief(name)}")
             n_rows = _length(column)
             if n_rows is None:
                 raise InputError(

@@ -102,7 +102,9 @@ class RouterBatch:
             )
         if algorithm is not None and algorithm not in ALGORITHMS:
             raise ConfigError("algorithm", algorithm, f"one of {', '.join(ALGORITHMS)}")
-        if token_budget is not None and token_budget < 1:
+        if knn_backend not in ("torch", "faiss"):
+            raise ConfigError("knn_backend", knn_backend, "torch or faiss")
+        if token_budget is not None and (type(token_budget) is not int or token_budget < 1):
             raise ConfigError("token_budget", token_budget, "an integer >= 1")
         for option, names in (("candidates", candidates), ("keep", keep)):
             if isinstance(names, str):
@@ -241,7 +243,10 @@ class _Loaded(NamedTuple):
             yield "truncated", f"{report.truncated} queries are longer than the encoder takes and were truncated"
         if report.without_domain and self.router.without_domain == "other":
             where = " or ".join(options.domain_fields)
-            yield "domain", f"{report.without_domain} of {report.rows} rows have no {where}: it counts as 'other'"
+            yield (
+                "domain",
+                f"{report.without_domain} of {report.rows} rows have no {where}: their domain counts as 'other'",
+            )
 
 
 @functools.lru_cache(_MOST_LOADED)

@@ -67,6 +67,7 @@ def test_results_come_last_and_columns_stay_as_they_are():
         ({"x": 3}, "batch['x']: expected a list or an array, a value a row, got 3"),
         ({"x": {"a": 1}}, "batch['x']: expected a list or an array, a value a row, got {'a': 1}"),
         ({"x": np.array(3)}, "batch['x']: expected a list or an array, a value a row, got array(3)"),
+        ({3: [1]}, "batch: expected columns whose names are texts, got the name 3"),
         ({"x": [1], "y": []}, "batch['y']: expected 1 values, as many as 'x' has, got 0"),
         (
             ["law"],

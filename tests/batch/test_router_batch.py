@@ -206,6 +206,8 @@ def test_a_batch_that_is_none_is_refused(make):
         ),
         ({"algorithm": "tree"}, "algorithm: expected one of knn, kmeans, svm, mlp, got 'tree'"),
         ({"token_budget": 0}, "token_budget: expected an integer >= 1, got 0"),
+        ({"token_budget": "9"}, "token_budget: expected an integer >= 1, got '9'"),
+        ({"knn_backend": "annoy"}, "knn_backend: expected torch or faiss, got 'annoy'"),
         ({"candidates": "a,b"}, "candidates: expected a list of names, got 'a,b'"),
         ({"keep": "id"}, "keep: expected a list of names, got 'id'"),
     ],
@@ -251,7 +253,8 @@ def test_rows_without_a_domain_are_said_once(make, caplog):
         router({"query": ["what", "who"]})
     assert router.report.without_domain == 4
     assert caplog.messages == [
-        "2 of 2 rows have no domain or category: it counts as 'other' (said once a process; `report` counts them)"
+        "2 of 2 rows have no domain or category: their domain counts as 'other' "
+        "(said once a process; `report` counts them)"
     ]
 
 
