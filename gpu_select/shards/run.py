@@ -273,11 +273,7 @@ class _Run:
         elif "warning" in reply:
             _log.warning("%s", reply["warning"])
         elif "ready" in reply:
-            if self._facts is None:
-                self._facts = reply["ready"]
-                self._folder.begin(self._facts["router"], self._facts["versions"])
-                self._began = time.perf_counter()
-            chair.is_ready = True
+            self._take_ready(chair, reply["ready"])
         elif "done" in reply:
             self._take_done(chair, reply["done"])
         elif "failed" in reply:
@@ -287,6 +283,19 @@ class _Run:
             chair.task = None
             if reply["file"] is not None:
                 self._folder.note_damage(self._job.files[reply["file"]].path)
+
+    def _take_ready(self, chair: _Chair, facts: dict[str, Any]) -> None:
+        try:
+            self._folder.begin(facts["router"], facts["versions"])
+        except ConfigError as error:
+            if self._facts is None:
+                raise
+            # nodes of a cluster may differ, and so may files when a process begins anew
+            raise ConfigError.joined([f"{chair.seat.name} is not like those before it: {error}"]) from error
+        if self._facts is None:
+            self._facts = facts
+            self._began = time.perf_counter()
+        chair.is_ready = True
 
     def _take_done(self, chair: _Chair, done: dict[str, Any]) -> None:
         record = ShardRecord.from_json(done["record"])
