@@ -33,6 +33,8 @@ _PACKAGES = (
     "orjson",
     "aiohttp",
     "openai",
+    "pyarrow",
+    "ray",
 )
 
 

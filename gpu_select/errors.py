@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 __all__ = [
     "CandidateError",
     "ConfigError",
@@ -22,6 +24,8 @@ __all__ = [
     "brief",
 ]
 
+_E = TypeVar("_E", bound="GpuSelectError")
+
 
 def brief(value: object, limit: int = 80) -> str:
     """`repr(value)` on one line, cut to `limit` characters, for use in an error's text."""
@@ -34,6 +38,16 @@ def brief(value: object, limit: int = 80) -> str:
 class GpuSelectError(Exception):
     """Base of all errors that users can cause. The text is one line: what, where, expected, got, and the cure."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what a subclass was made of has gone into its text, which is all that other processes need
+        return _with_text, (type(self), str(self))
+
+
+def _with_text(kind: type[_E], text: str) -> _E:
+    error = kind.__new__(kind)
+    Exception.__init__(error, text)
+    return error
+
 
 class ConfigError(GpuSelectError, ValueError):
     """A setting holds a value that can never work."""
@@ -44,9 +58,7 @@ class ConfigError(GpuSelectError, ValueError):
     @classmethod
     def joined(cls, problems: list[str]) -> ConfigError:
         """One error for all problems of a configuration, so that a user mends them in one go."""
-        error = cls.__new__(cls)
-        Exception.__init__(error, "; ".join(problems))
-        return error
+        return _with_text(cls, "; ".join(problems))
 
 
 class FileFormatError(GpuSelectError, ValueError):

@@ -52,6 +52,7 @@ RANKS = {
     "gateway": 6,
     "pipeline": 6,
     "report": 6,
+    "batch": 7,
     "replay": 7,
     "shards": 7,
     "throughput": 7,
@@ -71,7 +72,7 @@ OWNERS = {
     "plotly": ("gpu_select/report/page.py",),
     "prometheus_client": ("gpu_select/gateway/metrics.py",),
     "pyarrow": ("gpu_select/logs/*",),
-    "ray": ("gpu_select/ray_data.py",),
+    "ray": ("gpu_select/ray_data/*",),
     "safetensors": (
         "gpu_select/domain_file.py",
         "gpu_select/encoder/*",

@@ -70,6 +70,14 @@ _FORMATS = click.Choice(["jsonl", "csv", "tsv", "txt", "parquet"])
     metavar="N",
     help="Processes that share the shards.  [default: one a GPU; one on the CPU]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where these processes run: here, or as actors of a Ray cluster that sees the same files.",
+)
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster; local starts one here.  [default: auto]")
 @click.option("--timings", is_flag=True, help="Say how long each stage took.")
 def command(**settings: Any) -> None:
     """Write one output row for every row of a log, in order, with model, score and margin.
@@ -114,6 +122,8 @@ def route(
     output_format: str | None = None,
     shard_rows: int | None = None,
     workers: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     timings: bool = False,
     deterministic: bool = False,
     compile_layers: bool = False,
@@ -140,6 +150,10 @@ def route(
         raise click.UsageError(f"{given}: no encoder, domain or other input field is read with it")
     if workers is not None and shard_rows is None:
         raise click.UsageError("--workers share shards: give it with --shard-rows")
+    if engine == "ray" and shard_rows is None:
+        raise click.UsageError("the workers of --engine ray share shards: give it with --shard-rows")
+    if address is not None and engine != "ray":
+        raise click.UsageError("--address is that of a Ray cluster: give it with --engine ray")
     for name, value in (("token-budget", token_budget), ("shard-rows", shard_rows), ("workers", workers)):
         if value is not None and value < 1:
             raise ConfigError(name, value, "an integer >= 1")
@@ -171,6 +185,7 @@ def route(
             shard_rows=shard_rows,
             device=device,
             workers=workers,
+            address=(address or "auto") if engine == "ray" else None,
             formats=(input_format, output_format),
         )
         report, rows_before = outcome.report, outcome.rows_before

@@ -30,21 +30,28 @@ def route_shards(
     shard_rows: int,
     device: str,
     workers: int | None,
+    address: str | None,
     formats: tuple[str | None, str | None],
 ) -> Outcome:
-    """Route some files as one log into a folder; `formats` are those of input and output, where given."""
+    """Route some files as one log into a folder, on this machine or on the Ray cluster at an address.
+
+    `formats` are those of input and output, where given.
+    """
     from gpu_select.shards import Job, RunFolder
-    from gpu_select.shards.pool import seats
     from gpu_select.shards.run import run_shards
 
     if settings.cache_dir is not None and not settings.deterministic:
         click.echo("--cache-dir turns --deterministic on: what is cached must not hang on when it was made", err=True)
         settings = dataclasses.replace(settings, deterministic=True)
     job = Job.of(settings, files, output, shard_rows, input_format=formats[0], output_format=formats[1])
-    places = seats(device, workers)
-    with _terminated(), RunFolder(job) as folder, options.progress_bar("routing", "row") as bar:
+    with (
+        _workers(device, workers, address) as (seats, start),
+        _terminated(),
+        RunFolder(job) as folder,
+        options.progress_bar("routing", "row") as bar,
+    ):
         try:
-            outcome = run_shards(job, folder, places, progress=_advance(bar))
+            outcome = run_shards(job, folder, seats, progress=_advance(bar), start=start)
         except (KeyboardInterrupt, SystemExit):
             bar.close()
             click.echo(f"stopped; finished shards are in {output}, and the same command goes on", err=True)
@@ -78,6 +85,21 @@ def _advance(bar: Any) -> Callable[[Progress], None]:
         move(progress.report)
 
     return show
+
+
+@contextlib.contextmanager
+def _workers(device: str, workers: int | None, address: str | None) -> Iterator[tuple[Any, Any]]:
+    """Where the run's processes compute, and what makes one."""
+    if address is None:
+        from gpu_select.shards.pool import Worker, seats
+
+        yield seats(device, workers), Worker
+        return
+    from gpu_select.ray_data.cluster import connected, ray_seats
+    from gpu_select.ray_data.worker import RayWorker
+
+    with connected(address):
+        yield ray_seats(device, workers), RayWorker
 
 
 @contextlib.contextmanager

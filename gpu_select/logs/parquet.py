@@ -15,7 +15,7 @@ from gpu_select.errors import InputError, MissingDependencyError, brief
 from gpu_select.files import STDIO
 from gpu_select.logs.rows import CHUNK_ROWS, Row
 
-__all__ = ["ParquetRows", "import_pyarrow", "joined", "packed", "release_memory", "rows_of"]
+__all__ = ["ParquetRows", "import_pyarrow", "joined", "kept_type", "packed", "release_memory", "rows_of"]
 
 _READ_BUFFER_BYTES = 1 << 20  # without it, or with `pre_buffer`, a row group's whole columns are held
 
@@ -70,9 +70,7 @@ class ParquetRows:
                 pa.parquet.ParquetFile(path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
             )
             about = self._file.metadata
-            self.schema: Any = pa.schema(
-                [(field.name, _kept_type(pa, field.type)) for field in self._file.schema_arrow]
-            )
+            self.schema: Any = pa.schema([(field.name, kept_type(pa, field.type)) for field in self._file.schema_arrow])
             sizes = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
         if not self.schema.names:
             raise InputError(f"cannot read {path}: it has no columns")
@@ -192,7 +190,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _kept_type(pa: Any, kind: Any) -> Any:
+def kept_type(pa: Any, kind: Any) -> Any:
     """The type that a column has in rows and in the output: of an extension, what it is stored as."""
     if pa.types.is_float16(kind):
         return pa.float32()  # older versions neither give nor take these as Python floats

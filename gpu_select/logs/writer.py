@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Protocol, Self, runtime_checkable
 
 from gpu_select.errors import OutputError
 from gpu_select.files import atomic_write
@@ -26,8 +26,18 @@ class _Sink(Protocol):
     def finish(self) -> None: ...
 
 
+@runtime_checkable
+class _ColumnSink(_Sink, Protocol):
+    def write_columns(self, columns: Mapping[str, Any], n_rows: int) -> None: ...
+
+
 class LogWriter:
-    """An open output; a context manager. The file gets its name at the end, and only when nothing was raised."""
+    """An open output; a context manager. The file gets its name at the end, and only when nothing was raised.
+
+    Args:
+        sink: takes what is written.
+        stack: closed at the end.
+    """
 
     def __init__(self, sink: _Sink, stack: contextlib.ExitStack) -> None:
         self._sink = sink
@@ -46,7 +56,7 @@ class LogWriter:
     @property
     def takes_columns(self) -> bool:
         """Whether the format has columns of its own, so that there is `write_columns`."""
-        return isinstance(self._sink, ParquetSink)
+        return isinstance(self._sink, _ColumnSink)
 
     def write_columns(self, columns: Mapping[str, Any], n_rows: int) -> None:
         """Append rows that come as columns.
@@ -57,7 +67,7 @@ class LogWriter:
         Raises:
             OutputError: the file cannot be written, or a column does not fit.
         """
-        assert isinstance(self._sink, ParquetSink)
+        assert isinstance(self._sink, _ColumnSink)
         if n_rows:
             self._sink.write_columns(columns, n_rows)
 

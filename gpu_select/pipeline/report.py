@@ -28,3 +28,14 @@ class RouteReport:
     """Rows by decision, where decisions route."""
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage, in the order of `stages.STAGES`; known at the end. Stages overlap."""
+
+    def add(self, other: RouteReport) -> None:
+        """Count in what happened to further rows."""
+        self.first_error = self.first_error or other.first_error
+        for name in ("rows", "errors", "without_domain", "tokens", "truncated", "cached", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.renamed |= other.renamed
+        self.share.update(other.share)
+        self.decisions.update(other.decisions)
+        for stage, seconds in other.stage_seconds.items():
+            self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds

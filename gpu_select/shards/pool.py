@@ -11,14 +11,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gpu_select.errors import ConfigError, DeviceError
 from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards.job import Job
 from gpu_select.shards.plan import Shard
 
-__all__ = ["Seat", "Worker", "seats"]
+__all__ = ["AnyWorker", "Seat", "Worker", "seats"]
 
 _MOST_WORKERS = 1024
 _LISTEN_S = 5.0
@@ -84,8 +84,25 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class AnyWorker(Protocol):
+    """A running process, wherever it runs."""
+
+    @property
+    def ending(self) -> str:
+        """How it ended, once it has."""
+        ...
+
+    def route(self, shard: Shard) -> None:
+        """Have it route a shard, after those that it was given before."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once. What it was writing keeps its temporary name."""
+        ...
+
+
 class Worker:
-    """A running process. What it says goes to a queue, with the worker; after its end, None does.
+    """A running process of this machine. What it says goes to a queue, with the worker; after its end, None does.
 
     It is a Python of its own, which nothing of this one's state reaches, in a process group of its own, so that
     Ctrl-C reaches this process alone.

@@ -18,7 +18,7 @@ from gpu_select.shards.folder import RunFolder
 from gpu_select.shards.job import Job
 from gpu_select.shards.manifest import ShardRecord
 from gpu_select.shards.plan import Shard, ShardPlan
-from gpu_select.shards.pool import Seat, Worker
+from gpu_select.shards.pool import AnyWorker, Seat, Worker
 from gpu_select.shards.sources import source_digest
 
 __all__ = ["Outcome", "Progress", "run_shards"]
@@ -68,7 +68,7 @@ def run_shards(
     seats: Sequence[Seat],
     *,
     progress: Callable[[Progress], object] | None = None,
-    start: Callable[..., Worker] = Worker,
+    start: Callable[..., AnyWorker] = Worker,
 ) -> Outcome:
     """Make the shards that a folder lacks.
 
@@ -101,7 +101,7 @@ class _Chair:
     """A seat and who sits on it."""
 
     seat: Seat
-    worker: Worker | None = None
+    worker: AnyWorker | None = None
     is_ready: bool = False
     task: _Task | None = None
     rows: int = 0
@@ -128,7 +128,7 @@ class _Run:
         folder: RunFolder,
         seats: Sequence[Seat],
         progress: Callable[[Progress], object] | None,
-        start: Callable[..., Worker],
+        start: Callable[..., AnyWorker],
     ) -> None:
         self._job = job
         self._folder = folder
@@ -283,11 +283,7 @@ class _Run:
         elif "warning" in reply:
             _log.warning("%s", reply["warning"])
         elif "ready" in reply:
-            if self._facts is None:
-                self._facts = reply["ready"]
-                self._folder.begin(self._facts["router"], self._facts["versions"])
-                self._began = time.perf_counter()
-            chair.is_ready = True
+            self._take_ready(chair, reply["ready"])
         elif "done" in reply:
             self._take_done(chair, reply["done"])
         elif "failed" in reply:
@@ -297,6 +293,19 @@ class _Run:
             chair.task = None
             if reply["file"] is not None:
                 self._folder.note_damage(self._job.files[reply["file"]].path)
+
+    def _take_ready(self, chair: _Chair, facts: dict[str, Any]) -> None:
+        try:
+            self._folder.begin(facts["router"], facts["versions"])
+        except ConfigError as error:
+            if self._facts is None:
+                raise
+            # nodes of a cluster may differ, and so may files when a process begins anew
+            raise ConfigError.joined([f"{chair.seat.name} is not like those before it: {error}"]) from error
+        if self._facts is None:
+            self._facts = facts
+            self._began = time.perf_counter()
+        chair.is_ready = True
 
     def _take_done(self, chair: _Chair, done: dict[str, Any]) -> None:
         record = ShardRecord.from_json(done["record"])

@@ -28,9 +28,10 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
 
-__all__ = ["main"]
+__all__ = ["main", "work"]
 
 
 def main() -> None:
@@ -41,11 +42,8 @@ def main() -> None:
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were held back while the process began
-    logger = logging.getLogger("gpu_select")
-    logger.addHandler(_Warnings(tell))
-    logger.propagate = False
     try:
-        _load_and_work(orders, tell)
+        work(orders, tell)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -53,16 +51,25 @@ def main() -> None:
         os._exit(1)  # Python's own end would wait for who reads standard input
 
 
-def _load_and_work(orders: queue.SimpleQueue[dict[str, Any]], tell: _Teller) -> None:
+def work(orders: queue.SimpleQueue[dict[str, Any]], tell: Callable[..., None]) -> None:
+    """Do what `orders` say, and `tell` of it, for ever, or until the router turns out to be unusable.
+
+    Args:
+        orders: what comes in, as above.
+        tell: takes what goes out, as keyword arguments, from any thread.
+    """
     from gpu_select.errors import GpuSelectError
 
+    logger = logging.getLogger("gpu_select")
+    logger.addHandler(_Warnings(tell))
+    logger.propagate = False
     try:
         _work(orders, tell)
     except (GpuSelectError, MemoryError) as error:  # before there were shards
         tell(stop=_text(error), file=None)
 
 
-def _work(orders: queue.SimpleQueue[dict[str, Any]], tell: _Teller) -> None:
+def _work(orders: queue.SimpleQueue[dict[str, Any]], tell: Callable[..., None]) -> None:
     from gpu_select.encoder import resolve_device
     from gpu_select.errors import ConfigError, GpuSelectError, InputError, OutputError
     from gpu_select.shards.job import Job
@@ -124,7 +131,7 @@ class _Teller:
 
 
 class _Warnings(logging.Handler):
-    def __init__(self, tell: _Teller) -> None:
+    def __init__(self, tell: Callable[..., None]) -> None:
         super().__init__(logging.WARNING)
         self._tell = tell
 

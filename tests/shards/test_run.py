@@ -12,6 +12,7 @@ import pytest
 from gpu_select.errors import ConfigError, DeviceError, EncoderError, GpuSelectError, InputError, OutputError
 from gpu_select.pipeline import RouteReport
 from gpu_select.shards import RunFolder
+from gpu_select.shards.routing import ShardRouter
 from gpu_select.shards.run import Progress
 
 
@@ -416,6 +417,22 @@ def test_a_version_is_refused_by_name(log, job_of, run_job, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match=r"the version of torch was 1\.0, is \d\S+; go on"):
         run_job(job_of(log))
+
+
+def test_workers_that_are_not_alike_stop_the_run(log, job_of, run_job, monkeypatch):
+    both = threading.Event()
+    found = iter(["1", "2"])
+
+    def versions(router):
+        version = next(found)
+        if version == "2":
+            both.set()
+        return {"torch": version}
+
+    monkeypatch.setattr(ShardRouter, "versions", versions)
+    text = r"^worker [01] is not like those before it: .* the version of torch was 1, is 2; "
+    with pytest.raises(ConfigError, match=text):
+        run_job(job_of(log), workers=2, before=lambda worker, shard: both.wait(30))
 
 
 def test_a_second_run_in_the_same_folder_is_refused(log, job_of, run_job):
