@@ -322,6 +322,27 @@ def _domains(document: Document) -> Section:
     return text, ["ridge", "cross-validated", few, document["test"]], rows
 
 
+def _export(document: Document) -> Section:
+    rows = []
+    for name, result in document["results"].items():
+        kind, _, algorithm = name.partition(", ")
+        size, load = f"{result['package']['bytes'] / 1e6:.1f} MB", _time(result["package"]["load_s"])
+        for case, row in result["cases"].items():
+            over = row["speed_over"]
+            packed = f"{over['packed']:.2f}" if "packed" in over else "-"
+            times = [_time(row["seconds"][key]) for key in ("package", "eager")]
+            same = f"{row['same_models']} of {row['queries']}"
+            rows.append(
+                [f"{kind}, {_selector(algorithm)}", case, *times, f"{over['eager']:.2f}", packed, same, size, load]
+            )
+    text = (
+        f"**Compiled packages** (`gpu-select export`) beside eager mode on the same tensors, and beside the packed "
+        f"batches of `Router.route`; encoder: {document['encoder']} in float32. Medians of {document['repeats']} interleaved runs"
+    )
+    header = ["package", "batch", "time", "eager", "ratio", "ratio to packed", "same model", "size", "loads in"]
+    return text, header, rows
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
@@ -337,6 +358,7 @@ SECTIONS: dict[str, Callable[[Document], Section]] = {
     "end_to_end": _end_to_end,
     "selection": _selection,
     "knn": _knn,
+    "export": _export,
     "kernels": _kernels,
     "determinism": _determinism,
 }

@@ -210,11 +210,14 @@ class RowIndex(Deriving):
     def _exact(self, x_bD: Tensor, vector_bn: Tensor, near_bn: Tensor) -> Tensor:
         """(b, n) squared distances in float64 (float32 on MPS) where `near_bn`, infinity elsewhere."""
         dtype = torch.float32 if x_bD.device.type == "mps" else torch.float64
-        if not _on_cpu(x_bD):
+        if not (_on_cpu(x_bD) or may_count(x_bD)):
             return pair_distances(x_bD, self.flat.vectors, vector_bn, near_bn, dtype=dtype)
         out_bn = torch.full(vector_bn.shape, torch.inf, dtype=dtype)
         query_P, place_P = near_bn.nonzero(as_tuple=True)
-        for query_p, place_p in zip(torch.split(query_P, _PAIRS), torch.split(place_P, _PAIRS), strict=True):
+        blocks = [(query_P, place_P)]
+        if not torch.compiler.is_exporting():  # a compiled program holds no differences, only their sums
+            blocks = list(zip(torch.split(query_P, _PAIRS), torch.split(place_P, _PAIRS), strict=True))
+        for query_p, place_p in blocks:
             difference_pD = x_bD[query_p].to(dtype) - self.flat.vectors[vector_bn[query_p, place_p]].to(dtype)
             out_bn[query_p, place_p] = difference_pD.square().sum(dim=1)
         return out_bn

@@ -1,0 +1,79 @@
+"""In a process that has torch, and not this project; a compiled router is what it loads."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpu_select.export import export_router, export_selector
+
+pytestmark = pytest.mark.slow
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "load_package.py"
+TEXTS = ["what is the number of the city", "explain the law of energy", "solve"]
+DOMAINS = ["math", "law", "other"]
+
+ALONE = f"""
+import sys
+sys.path.append({str(Path(torch.__file__).parents[1])!r})
+import runpy
+runpy.run_path({str(EXAMPLE)!r}, run_name="__main__")
+assert not {{"gpu_select", "transformers"}} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def packages(router, tmp_path_factory):
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("packages")
+    export_router(router, folder / "full.pt2")
+    export_selector(router.selector, folder / "selector.pt2", takes_candidates=True)
+    return folder
+
+
+def decide(package, rows):
+    """What the example prints."""
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ALONE, str(package)],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def same(rows, expected):
+    assert [row["model"] for row in rows] == expected.models
+    assert [row["score"] for row in rows] == pytest.approx(expected.scores.tolist(), abs=1e-4)
+
+
+def test_texts_and_tokens(packages, router):
+    expected = router.route(TEXTS, DOMAINS)
+    rows = [{"text": text, "domain": domain} for text, domain in zip(TEXTS, DOMAINS, strict=True)]
+    same(decide(packages / "full.pt2", rows), expected)
+    tokenized = router.encoder.tokenizer.tokenize(TEXTS)
+    ids = [tokenized.ids[a:b].tolist() for a, b in zip(tokenized.offsets, tokenized.offsets[1:], strict=False)]
+    rows = [{"input_ids": row, "domain": domain} for row, domain in zip(ids, DOMAINS, strict=True)]
+    same(decide(packages / "full.pt2", rows), expected)
+    same(decide(packages / "full.pt2", [{"text": TEXTS[0]}]), router.route(TEXTS[:1]))
+
+
+def test_features(packages, router):
+    from gpu_select.encoder import embed
+    from gpu_select.features import build_features
+
+    vectors = embed(router.encoder, TEXTS).vectors
+    features = build_features(vectors, torch.tensor([0, 8, 12]))
+    rows = [{"features": row} for row in features.tolist()]
+    same(decide(packages / "selector.pt2", rows), router.route(TEXTS, DOMAINS))
