@@ -23,7 +23,7 @@ KNN = ("knn_k25", "knn_k5", "knn_no_latency", "knn_no_quality")
 OTHERS = ("kmeans_64", "kmeans_8", "svm_linear", "svm_rbf", "svm_rbf_sharp", "svm_unit_alpha")
 
 LEFT_OUT = (
-    *("input_path", "input_format", "output_format", "models_dir", "algorithm", "embedding_model", "cache_dir"),
+    *("input_format", "output_format", "models_dir", "algorithm", "embedding_model", "cache_dir"),
     *("token_budget", "domain_field", "candidates", "keep"),
 )
 """Options of `gpu-select route` that ready features do without."""

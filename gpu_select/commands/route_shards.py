@@ -104,13 +104,17 @@ def _workers(device: str, workers: int | None, address: str | None) -> Iterator[
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the block as Ctrl-C does, with its own exit status."""
+    """Let SIGTERM and a closed terminal end the block as Ctrl-C does, with exit statuses of their own.
+
+    What is ignored (a closed terminal, under nohup) stays so.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield

@@ -142,7 +142,8 @@ class Manifest:
         }
         text = json.dumps(about, ensure_ascii=False, indent=1).removesuffix("\n}")
         shards = ",".join(f"\n  {json.dumps(record.to_json(), ensure_ascii=False)}" for record in self.shards)
-        return f'{text},\n "shards": [{shards}]\n}}\n'.encode("utf-8", "surrogatepass")
+        end = "\n ]" if shards else "]"
+        return f'{text},\n "shards": [{shards}{end}\n}}\n'.encode("utf-8", "surrogatepass")
 
     @classmethod
     def from_bytes(cls, data: bytes, path: object) -> Self:

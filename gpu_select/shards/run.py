@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -19,7 +20,7 @@ from gpu_select.shards.job import Job
 from gpu_select.shards.manifest import ShardRecord
 from gpu_select.shards.plan import Shard, ShardPlan
 from gpu_select.shards.pool import AnyWorker, Seat, Worker
-from gpu_select.shards.sources import source_digest
+from gpu_select.shards.sources import SourceFiles
 
 __all__ = ["Outcome", "Progress", "run_shards"]
 
@@ -116,7 +117,7 @@ class _Planned(NamedTuple):
     shard: Shard | None = None
     record: ShardRecord | None = None
     """Where the shard is there already."""
-    error: GpuSelectError | None = None
+    error: BaseException | None = None
     damaged: str | None = None
     """The input file that the error comes from, if it comes from one."""
 
@@ -144,7 +145,7 @@ class _Run:
         self._total: int | None = None
         self._n_planned_rows = 0
         self._facts: dict[str, Any] | None = None
-        self._planning_error: GpuSelectError | None = None
+        self._planning_error: BaseException | None = None
         self._error: GpuSelectError | None = None
         self._room = threading.Semaphore(_LOOK_AHEAD if job.is_parquet else len(seats) + 1)
         self._stopped = threading.Event()
@@ -166,8 +167,9 @@ class _Run:
                         self._take_reply(chair, reply)
             self._hand_out()
             self._show()
-        if self._error or self._planning_error:
-            raise self._error or self._planning_error or AssertionError
+        error = self._error or self._planning_error
+        if error is not None:
+            raise error
         self._folder.finish(self._records, self._failed)
         assert self._facts is not None
         return Outcome(
@@ -201,7 +203,7 @@ class _Run:
 
     def _plan(self) -> None:
         known = {number: record.shard for number, record in self._folder.records.items()}
-        with ShardPlan(self._job, known) as plan:
+        with ShardPlan(self._job, known) as plan, contextlib.closing(SourceFiles(self._job)) as sources:
             damaged: str | None = None
             try:
                 while not self._stopped.is_set():
@@ -211,12 +213,12 @@ class _Run:
                     if shard is None:
                         break
                     self._room.acquire()
-                    self._events.put(_Planned(shard, self._finished(shard)))
+                    self._events.put(_Planned(shard, self._finished(shard, sources)))
                 self._events.put(_Planned())
-            except GpuSelectError as error:
+            except BaseException as error:  # one that nobody took would have the run wait for ever
                 self._events.put(_Planned(error=error, damaged=damaged))
 
-    def _finished(self, shard: Shard) -> ShardRecord | None:
+    def _finished(self, shard: Shard, sources: SourceFiles) -> ShardRecord | None:
         """The record of a shard that is there and still what it would be."""
         record = self._folder.records.get(shard.number)
         if record is None or record.spans != shard.spans:
@@ -226,7 +228,7 @@ class _Run:
             _log.warning("%s is not what was written: it is made anew", self._folder.path / name)
             return None
         changed = self._folder.changed & {span.file for span in shard.spans}
-        if changed and source_digest(self._job, shard) != record.source_sha256:
+        if changed and sources.digest(shard) != record.source_sha256:
             path = self._job.files[min(changed)].path
             problem = f"{path} has changed since {self._folder.path} was begun: {name} was made of other rows"
             raise ConfigError.joined([f"{problem}; bring the file back, or give another --output"])

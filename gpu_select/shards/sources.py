@@ -10,7 +10,7 @@ from gpu_select.logs import LogFile
 from gpu_select.shards.job import Job
 from gpu_select.shards.plan import Shard
 
-__all__ = ["SourceFiles", "source_digest"]
+__all__ = ["SourceFiles"]
 
 
 class SourceFiles:
@@ -31,25 +31,20 @@ class SourceFiles:
         yield self._open[1]
         identity.check()
 
+    def digest(self, shard: Shard) -> str:
+        """`ShardRecord.source_sha256` of a shard, from the files as they are.
+
+        Raises:
+            InputError: a file is damaged or too short.
+        """
+        digest = hashlib.sha256()
+        for span in shard.spans:
+            with self.reading(span.file) as file:
+                file.digest(span.start, span.end, digest)
+        return digest.hexdigest()
+
     def close(self) -> None:
         """Close what is open."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
-
-
-def source_digest(job: Job, shard: Shard) -> str:
-    """`ShardRecord.source_sha256` of a shard, from the files as they are.
-
-    Raises:
-        InputError: a file is damaged or too short.
-    """
-    digest = hashlib.sha256()
-    files = SourceFiles(job)
-    try:
-        for span in shard.spans:
-            with files.reading(span.file) as file:
-                file.digest(span.start, span.end, digest)
-    finally:
-        files.close()
-    return digest.hexdigest()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from gpu_select import pipeline
 from gpu_select.commands.route_summary import stages
 from gpu_select.domains import DOMAIN_NAMES
-from gpu_select.encoder import Encoder
+from gpu_select.encoder import Encoder, embed
 from gpu_select.pipeline import log_router
 from gpu_select.router import Router
 
@@ -195,6 +195,33 @@ def test_a_format_can_be_named_where_the_file_does_not_tell(route, tmp_path):
     done, _ = route(tmp_path / "log.data", *formats, output="out.data")
     assert done.status == 0
     assert len((tmp_path / "out.data").read_text().splitlines()) == 5
+
+
+def test_several_files_by_pattern_and_folder_are_one_log(route, cli, models_dir, tiny_encoder_path, tmp_path):
+    rows = log_rows(30)
+    expected = [row["model"] for row in route(rows)[1]]
+    (tmp_path / "days").mkdir()
+    for name, part in (("a.csv", rows[:10]), ("days/1.jsonl.gz", rows[10:20]), ("days/2.jsonl", rows[20:])):
+        write_rows(tmp_path / name, part)
+    inputs = "--input", tmp_path / "a.c*", "--input", tmp_path / "days"
+    models = "--models-dir", models_dir, "--embedding-model", tiny_encoder_path
+    done = cli("route", *inputs, *models, "--output", tmp_path / "out.jsonl")
+    assert done.status == 0, done.err
+    assert [row["model"] for row in read_rows(tmp_path / "out.jsonl")] == expected
+
+
+@pytest.mark.parametrize(("log", "output"), [("log.jsonl", "out.csv"), ("log.parquet", "out.parquet")])
+def test_rows_that_bring_their_embedding(route, cli, models_dir, tiny_encoder_path, tmp_path, log, output):
+    rows = log_rows(30)
+    expected = [row["model"] for row in route(rows)[1]]
+    router = Router.from_pretrained(models_dir, encoder=str(tiny_encoder_path))
+    vectors = embed(router.encoder, [row["query"] for row in rows]).vectors.tolist()
+    write_rows(tmp_path / log, [row | {"vector": v} for row, v in zip(rows, vectors, strict=True)])
+    options = "--input", tmp_path / log, "--models-dir", models_dir, "--embedding-field", "vector", "--keep", "id"
+    done = cli("route", *options, "--output", tmp_path / output)
+    assert done.status == 0, done.err
+    assert "tokens/s" not in done.err
+    assert [row["model"] for row in read_rows(tmp_path / output)] == expected
 
 
 def test_one_file_instead_of_folder_and_algorithm(route, models_dir, tmp_path):

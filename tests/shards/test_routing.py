@@ -12,7 +12,7 @@ from gpu_select.logs import open_log, open_writer
 from gpu_select.pipeline.log_router import LogRouter
 from gpu_select.shards import plan_shards
 from gpu_select.shards.routing import ShardRouter
-from gpu_select.shards.sources import source_digest
+from gpu_select.shards.sources import SourceFiles
 
 CPU = torch.device("cpu")
 
@@ -59,14 +59,15 @@ def test_a_shard_hangs_on_its_rows_alone(write_log, job_of, embedded_rows):
 def test_a_record_tells_of_the_file_and_of_the_rows(write_log, job_of, embedded_rows):
     path = write_log("log.jsonl", embedded_rows(25))
     job = job_of(path)
+    sources = SourceFiles(job)
     for record in route_all(job):
         data = job.part_path(record.number).read_bytes()
         assert (record.n_bytes, record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-        assert record.source_sha256 == source_digest(job, record.shard)
+        assert record.source_sha256 == sources.digest(record.shard)
         (span,) = record.spans
-        assert (
-            record.source_sha256 == hashlib.sha256(path.read_bytes()[span.start.offset : span.end.offset]).hexdigest()
-        )
+        rows = path.read_bytes()[span.start.offset : span.end.offset]
+        assert record.source_sha256 == hashlib.sha256(rows).hexdigest()
+    sources.close()
 
 
 def test_texts_and_decisions(tmp_path, write_log, job_of, tiny_encoder_path, write_tiny_models):

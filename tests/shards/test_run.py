@@ -463,3 +463,14 @@ def test_progress_counts_rows_of_this_run_and_of_those_before(log, job_of, run_j
     assert (seen[-1].report.rows, seen[-1].total) == (73, 73)
     assert all(isinstance(so_far.report, RouteReport) for so_far in seen)
     assert [so_far.report.rows for so_far in seen] == sorted(so_far.report.rows for so_far in seen)
+
+
+def test_a_bug_in_planning_does_not_hang(log, job_of, run_job, monkeypatch):
+    from gpu_select.shards.plan import ShardPlan
+
+    def broken(self):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ShardPlan, "next", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_job(job_of(log))
