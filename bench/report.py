@@ -313,7 +313,8 @@ def _export(document: Document) -> Section:
             )
     text = (
         f"**Compiled packages** (`gpu-select export`) beside eager mode on the same tensors, and beside the packed "
-        f"batches of `Router.route`; encoder: {document['encoder']} in float32. Medians of {document['repeats']} interleaved runs"
+        f"batches of `Router.route`; encoder: {document['encoder']} in float32. Medians of {document['repeats']} "
+        f"interleaved runs"
     )
     header = ["package", "batch", "time", "eager", "ratio", "ratio to packed", "same model", "size", "loads in"]
     return text, header, rows
