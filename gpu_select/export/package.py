@@ -206,8 +206,14 @@ def _compile(program: Program, package: Path, folder: str, options: dict[str, An
         {i: sizes[size] for i, size in enumerate(one.shape) if isinstance(size, str)} for one in program.inputs
     )
     exported = torch.export.export(program, program.example(), dynamic_shapes=shapes)
+    failure = None
     with fresh_cache(dir=folder):  # what lies there is as large as the package, and is not needed again
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=options)
+        try:
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=options)
+        except Exception as error:  # which it would report, as if the cache were to be kept
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def _add(package: Path, name: str, text: str) -> None:
