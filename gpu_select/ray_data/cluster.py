@@ -93,10 +93,15 @@ def ray_seats(device: str, workers: int | None) -> list[RaySeat]:
             _log.warning("the cluster has %d GPUs: %d of %d workers wait for others", n_gpus, n - n_gpus, n)
         n_cpus = min((cpus // gpus for cpus, gpus in nodes if gpus), default=1)
         n_cpus = max(min(n_cpus, free // n), 1)
-        return [RaySeat(f"Ray worker {i}", "cuda", n_cpus=n_cpus, n_gpus=1) for i in range(n)]
+        return [_seat(i, "cuda", n_cpus, 1) for i in range(n)]
     sizes = [cpus for cpus, _ in nodes if cpus] or [1]
     n = workers or len(sizes)
     if n > sum(sizes):
         _log.warning("the cluster has %d CPUs: %d of %d workers wait for others", sum(sizes), n - sum(sizes), n)
     n_cpus = max(min(min(sizes) // math.ceil(n / len(sizes)), free // n), 1)
-    return [RaySeat(f"Ray worker {i}", "cpu", n_cpus=n_cpus) for i in range(n)]
+    return [_seat(i, "cpu", n_cpus, 0) for i in range(n)]
+
+
+def _seat(number: int, device: str, n_cpus: int, n_gpus: int) -> RaySeat:
+    threads = {"OMP_NUM_THREADS": str(n_cpus), "RAYON_NUM_THREADS": str(n_cpus)}  # of torch, of the tokenizer
+    return RaySeat(f"Ray worker {number}", device, threads, n_cpus, n_gpus)

@@ -46,6 +46,7 @@ class RayWorker:
             num_gpus=seat.n_gpus,
             max_concurrency=2,  # one call waits for a reply while another brings an order
             max_restarts=0,  # the run decides who takes over
+            runtime_env={"env_vars": dict(seat.environment)},
         )
         self._actor = actor.remote({"job": job.to_json(), "device": seat.device}, os.getcwd())
         self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
@@ -83,8 +84,6 @@ class ShardActor:
     def __init__(self, first: dict[str, Any], folder: str) -> None:
         with contextlib.suppress(OSError):  # names that begin at the root do without
             os.chdir(folder)
-        # Ray sets the one by the actor's CPUs; the other is of the tokenizer
-        os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         self._orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._orders.put(first)

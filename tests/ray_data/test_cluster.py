@@ -47,6 +47,7 @@ def test_each_gpu_or_node_gets_an_actor_unless_somebody_counts(sizes, device, wo
     seats = ray_cluster.ray_seats(device, workers)
     assert [(seat.device, seat.n_cpus, seat.n_gpus) for seat in seats] == expected
     assert [seat.name for seat in seats] == [f"Ray worker {i}" for i in range(len(expected))]
+    assert {seat.environment["OMP_NUM_THREADS"] for seat in seats} == {str(expected[0][1])}
     assert caplog.messages == []
 
 
