@@ -94,13 +94,13 @@ def main() -> None:
     }
     # of runs one after the other, whatever else the machine had to do then
     ratios = {
-        way: median(
-            one["rows_per_second"] / local["rows_per_second"]
-            for one, local in zip(runs[way], runs["local"], strict=True)
-        )
-        for way in ("actors", "dataset")
+        key: {
+            way: median(a / b for a, b in zip(results[way][key], results["local"][key], strict=True))
+            for way in ("actors", "dataset")
+        }
+        for key in ("rows_per_second", "seconds")
     }
-    print(f"of the local rows/s, medians of pairs: {ratios}; furthest score of the dataset: {furthest:.1e}")
+    print(f"to the local ones, medians of pairs: {ratios}; furthest score of the dataset: {furthest:.1e}")
     about = {"rows": arguments.rows, "shard_rows": arguments.shard_rows, "repeats": arguments.repeats}
     save("ray-cpu", {**about, "workers": WORKERS, "results": results, "ratios": ratios, "furthest_score": furthest})
     ray.shutdown()

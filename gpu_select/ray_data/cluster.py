@@ -73,7 +73,7 @@ def _knock(address: str) -> None:
 def ray_seats(device: str, workers: int | None) -> list[RaySeat]:
     """One seat for each GPU of the cluster, else one for each node; or as many as asked for.
 
-    The CPUs of a node are divided among the workers that it can take.
+    The CPUs of a node are divided among the workers that it can take; of a busy cluster, those that are free.
 
     Args:
         device: cpu, cuda, or auto for cuda where the cluster has GPUs.
@@ -84,6 +84,7 @@ def ray_seats(device: str, workers: int | None) -> list[RaySeat]:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError("device", device, "cpu, cuda or auto with Ray, which decides what GPU a worker gets")
+    free = int(ray.available_resources().get("CPU", 0))
     nodes = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in (n["Resources"] for n in ray.nodes() if n["Alive"])]
     n_gpus = sum(gpus for _, gpus in nodes)
     if device == "cuda" or (device == "auto" and n_gpus):
@@ -91,10 +92,16 @@ def ray_seats(device: str, workers: int | None) -> list[RaySeat]:
         if n > n_gpus:
             _log.warning("the cluster has %d GPUs: %d of %d workers wait for others", n_gpus, n - n_gpus, n)
         n_cpus = min((cpus // gpus for cpus, gpus in nodes if gpus), default=1)
-        return [RaySeat(f"Ray worker {i}", "cuda", n_cpus=max(n_cpus, 1), n_gpus=1) for i in range(n)]
+        n_cpus = max(min(n_cpus, free // n), 1)
+        return [_seat(i, "cuda", n_cpus, 1) for i in range(n)]
     sizes = [cpus for cpus, _ in nodes if cpus] or [1]
     n = workers or len(sizes)
     if n > sum(sizes):
         _log.warning("the cluster has %d CPUs: %d of %d workers wait for others", sum(sizes), n - sum(sizes), n)
-    n_cpus = max(min(sizes) // math.ceil(n / len(sizes)), 1)
-    return [RaySeat(f"Ray worker {i}", "cpu", n_cpus=n_cpus) for i in range(n)]
+    n_cpus = max(min(min(sizes) // math.ceil(n / len(sizes)), free // n), 1)
+    return [_seat(i, "cpu", n_cpus, 0) for i in range(n)]
+
+
+def _seat(number: int, device: str, n_cpus: int, n_gpus: int) -> RaySeat:
+    threads = {"OMP_NUM_THREADS": str(n_cpus), "RAYON_NUM_THREADS": str(n_cpus)}  # of torch, of the tokenizer
+    return RaySeat(f"Ray worker {number}", device, threads, n_cpus, n_gpus)

@@ -8,7 +8,7 @@ import ray
 
 from gpu_select import batch
 
-__all__ = ["RouterBatch"]
+__all__ = ["RouterBatch", "assigned_device"]
 
 
 class RouterBatch(batch.RouterBatch):
@@ -34,11 +34,11 @@ class RouterBatch(batch.RouterBatch):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"device": _assigned_device(), **kwargs})
+        super().__init__(*args, **{"device": assigned_device(), **kwargs})
         self.load()
 
 
-def _assigned_device() -> str:
+def assigned_device() -> str:
     """What Ray gave the actor that this is; outside of one, the best there is."""
     if not ray.is_initialized():
         return "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -17,6 +18,11 @@ from gpu_select.shards.plan import Shard
 from gpu_select.shards.worker import work
 
 __all__ = ["RayWorker"]
+
+_log = logging.getLogger("gpu_select")
+
+_PATIENCE_S = 60
+"""So long nobody wonders where an actor is."""
 
 
 class RayWorker:
@@ -40,6 +46,7 @@ class RayWorker:
             num_gpus=seat.n_gpus,
             max_concurrency=2,  # one call waits for a reply while another brings an order
             max_restarts=0,  # the run decides who takes over
+            runtime_env={"env_vars": dict(seat.environment)},
         )
         self._actor = actor.remote({"job": job.to_json(), "device": seat.device}, os.getcwd())
         self._listener = threading.Thread(target=self._listen, args=(replies,), daemon=True)
@@ -56,8 +63,16 @@ class RayWorker:
 
     def _listen(self, replies: queue.SimpleQueue[tuple[RayWorker, dict[str, Any] | None]]) -> None:
         try:
-            while (reply := ray.get(self._actor.reply.remote())) is not None:
+            waiting = self._actor.reply.remote()
+            if not ray.wait([waiting], timeout=_PATIENCE_S)[0]:
+                _log.warning(
+                    "%s has not begun after %d s: it waits for %d CPUs and %d GPUs, or its router takes long to load "
+                    "(ray status shows what the cluster is busy with)",
+                    *(self.seat.name, _PATIENCE_S, self.seat.n_cpus, self.seat.n_gpus),
+                )
+            while (reply := ray.get(waiting)) is not None:
                 replies.put((self, reply))
+                waiting = self._actor.reply.remote()
         except ray.exceptions.RayError as error:
             self.ending = _ending(error)
         replies.put((self, None))
@@ -69,8 +84,6 @@ class ShardActor:
     def __init__(self, first: dict[str, Any], folder: str) -> None:
         with contextlib.suppress(OSError):  # names that begin at the root do without
             os.chdir(folder)
-        # Ray sets the one by the actor's CPUs; the other is of the tokenizer
-        os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         self._orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._orders.put(first)

@@ -17,9 +17,11 @@ from gpu_select.ray_data import cluster as ray_cluster
 
 @pytest.fixture
 def nodes(monkeypatch):
-    """Call with (CPUs, GPUs) of each node."""
+    """Call with (CPUs, GPUs) of each node, and how many CPUs are free where not all are."""
 
-    def nodes(*sizes):
+    def nodes(*sizes, free=None):
+        free = sum(cpus for cpus, _ in sizes) if free is None else free
+        monkeypatch.setattr(ray_cluster.ray, "available_resources", lambda: {"CPU": float(free)} if free else {})
         found = [{"Alive": True, "Resources": {"CPU": float(c), **({"GPU": float(g)} if g else {})}} for c, g in sizes]
         found.append({"Alive": False, "Resources": {"CPU": 96.0, "GPU": 8.0}})
         monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: found)
@@ -45,7 +47,16 @@ def test_each_gpu_or_node_gets_an_actor_unless_somebody_counts(sizes, device, wo
     seats = ray_cluster.ray_seats(device, workers)
     assert [(seat.device, seat.n_cpus, seat.n_gpus) for seat in seats] == expected
     assert [seat.name for seat in seats] == [f"Ray worker {i}" for i in range(len(expected))]
+    assert {seat.environment["OMP_NUM_THREADS"] for seat in seats} == {str(expected[0][1])}
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("free", "n_cpus"), [(8, 4), (7, 3), (1, 1), (0, 1)])
+def test_on_a_busy_cluster_what_is_free_is_shared(free, n_cpus, nodes):
+    nodes((8, 0), free=free)
+    assert [seat.n_cpus for seat in ray_cluster.ray_seats("cpu", 2)] == [n_cpus] * 2
+    nodes((8, 2), free=free)
+    assert [seat.n_cpus for seat in ray_cluster.ray_seats("auto", None)] == [n_cpus] * 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow.fs")
 pytest.importorskip("pyarrow.parquet")
 
 from gpu_select.ray_data import RouterBatch  # noqa: E402 - needs Ray
+from gpu_select.ray_data.dataset import assigned_device  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -96,18 +97,18 @@ def test_what_an_actor_had_when_it_was_killed_is_routed_by_another(cluster, rows
     assert [[row[name] for name in names] for row in routed] == [[row[name] for name in names] for row in expected]
 
 
-def test_an_actor_with_a_gpu_computes_on_it(cluster, rows, router_options):
-    import torch
+@pytest.mark.parametrize(("n_gpus", "device"), [(0, "cpu"), (0.5, "cuda")])
+def test_an_actor_computes_on_the_gpu_that_ray_gave_it(n_gpus, device, cluster):
+    class Asked:
+        def device(self):
+            from gpu_select.ray_data.dataset import assigned_device
 
-    if torch.cuda.is_available():
-        pytest.skip("needs a machine without a GPU, where the one that Ray gives is none")
-    with pytest.raises(ray.exceptions.RayError) as caught:
-        two_actors(in_blocks(rows[:8]), RouterBatch, router_options, num_gpus=0.5).take_all()
-    assert "device cuda: PyTorch sees 0 CUDA devices on this machine; use cpu" in str(caught.value)
+            return assigned_device()
+
+    actor = ray.remote(Asked).options(num_gpus=n_gpus).remote()
+    assert ray.get(actor.device.remote()) == device
+    ray.kill(actor)
 
 
-def test_a_missing_column_is_named(cluster, rows, router_options):
-    with pytest.raises(ray.exceptions.RayError) as caught:
-        two_actors(in_blocks(rows[:8]), RouterBatch, {**router_options, "query_column": "question"}).take_all()
-    expected = "query_column: expected one of the columns of the batch: id, query, domain, tags, got 'question'"
-    assert expected in str(caught.value)
+def test_outside_of_an_actor_the_best_there_is_is_taken(cluster):
+    assert assigned_device() == "auto"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
+import time
 
 import pytest
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'gpu-select[ray]'")
 
 from gpu_select.pipeline import RouteOptions  # noqa: E402
-from gpu_select.ray_data.cluster import ray_seats  # noqa: E402 - needs Ray
+from gpu_select.ray_data import worker as ray_worker  # noqa: E402 - needs Ray
+from gpu_select.ray_data.cluster import RaySeat, ray_seats  # noqa: E402
 from gpu_select.ray_data.worker import RayWorker  # noqa: E402
 from gpu_select.shards import Job, RunFolder  # noqa: E402
 from gpu_select.shards.run import run_shards  # noqa: E402
@@ -60,7 +63,7 @@ def test_two_actors_leave_the_folder_that_one_process_leaves_byte_for_byte(clust
     assert files_in(tmp_path) == expected
     # a shard that is missing is made by the same command, whichever engine wrote the others
     (tmp_path / "part-00005.jsonl").unlink()
-    done = route(tmp_path, "--engine", "ray", "--workers", 1)
+    done = route(tmp_path, "--engine", "ray", "--workers", 2)
     assert "(370 of them before)" in done.err
     assert files_in(tmp_path) == expected
 
@@ -99,15 +102,31 @@ def test_how_an_actor_ended_is_told(cluster, log, router_options, tmp_path, capl
     )
     job = Job.of(options, [str(log)], str(tmp_path), 200)
     with RunFolder(job) as folder:
-        outcome = run_shards(job, folder, ray_seats("cpu", 1), start=Killed)
+        outcome = run_shards(job, folder, ray_seats("cpu", 2)[:1], start=Killed)
     assert list(outcome.failed) == [0]
     assert outcome.failed[0].startswith("ended: The actor is dead because ")
     assert "\n" not in outcome.failed[0]
     assert any(message.startswith("part-00000.jsonl failed twice (Ray worker 0: ") for message in caplog.messages)
 
 
+def test_an_actor_that_nothing_is_free_for_is_told_of(cluster, log, router_options, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(ray_worker, "_PATIENCE_S", 1)
+    options = RouteOptions(models=router_options["models_dir"], algorithm="knn", embedding_field="v")
+    replies: queue.SimpleQueue = queue.SimpleQueue()
+    worker = RayWorker(
+        Job.of(options, [str(log)], str(tmp_path / "out"), 30), RaySeat("Ray worker 7", "cpu", {}, 99), replies, 0
+    )
+    until = time.monotonic() + 30
+    while not caplog.messages and time.monotonic() < until:
+        time.sleep(0.05)
+    worker.kill()
+    assert replies.get(timeout=10) == (worker, None)
+    (message,) = caplog.messages
+    assert message.startswith("Ray worker 7 has not begun after 1 s: it waits for 99 CPUs and 0 GPUs, or its router ")
+
+
 def test_what_keeps_a_router_from_being_loaded_is_one_line(cluster, route, tmp_path):
-    done = route(tmp_path / "out", "--engine", "ray", "--workers", 1, "--candidates", "x")
+    done = route(tmp_path / "out", "--engine", "ray", "--workers", 2, "--candidates", "x")
     assert done.status == 1
     assert done.err.splitlines()[-1].startswith("error: candidates: ")
     assert not (tmp_path / "out").exists()
