@@ -315,6 +315,9 @@ def test_other_processes_route_alike_and_raise_alike(make, monkeypatch):
     router = make(algorithm="svm")
     batches = [{name: column[i : i + 10] for name, column in COLUMNS.items()} for i in range(0, 61, 10)]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(router, batches)) == list(map(router, batches))
+        for here, there in zip(map(router, batches), pool.map(router, batches), strict=True):
+            for name in ("score", "margin"):  # last bits hang on with what environment a process began
+                assert there.pop(name) == [None if x is None else pytest.approx(x, rel=1e-5) for x in here.pop(name)]
+            assert there == here
         with pytest.raises(ConfigError, match="query_column: expected one of the columns of the batch: text, got"):
             pool.submit(router, {"text": ["what"]}).result()
