@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from gpu_select.errors import ConfigError, DeviceError
+from gpu_select.pipeline import FEW_SHAPES, SAME_BITS
 from gpu_select.shards.pool import Seat
 
 __all__ = ["RaySeat", "connected", "ray_seats"]
@@ -104,4 +105,4 @@ def ray_seats(device: str, workers: int | None) -> list[RaySeat]:
 
 def _seat(number: int, device: str, n_cpus: int, n_gpus: int) -> RaySeat:
     threads = {"OMP_NUM_THREADS": str(n_cpus), "RAYON_NUM_THREADS": str(n_cpus)}  # of torch, of the tokenizer
-    return RaySeat(f"Ray worker {number}", device, threads, n_cpus, n_gpus)
+    return RaySeat(f"Ray worker {number}", device, {**FEW_SHAPES, **SAME_BITS, **threads}, n_cpus, n_gpus)
