@@ -105,7 +105,7 @@ WITHOUT_TORCH = (
     "gpu_select/records/*",
     "gpu_select/report/*",
     "gpu_select/shards/[!pr]*.py",  # the first process of a run; of the others, `pool` counts GPUs and `routing` routes
-    "gpu_select/shards/plan.py",
+    "gpu_select/shards/plan*.py",
     "gpu_select/shards/run.py",
     "gpu_select/simulation*.py",
     "gpu_select/wire.py",

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +15,12 @@ from typing import Any, Self
 from gpu_select.errors import ConfigError, InputError, OutputError
 from gpu_select.files import TEMPORARY, atomic_write, remove_file
 from gpu_select.shards.job import FileIdentity, Job
+from gpu_select.shards.lock import LOCK, take_lock
 from gpu_select.shards.manifest import MANIFEST, Manifest, ShardRecord, options_of
 
 __all__ = ["RunFolder"]
 
 _JOURNAL = ".journal"
-_LOCK = ".lock"
-_WAIT_S = 2.0
-"""So long a second run waits for the processes of one that was killed a moment ago."""
-_RETRY_S = 0.05
 
 
 class RunFolder:
@@ -55,7 +51,7 @@ class RunFolder:
         self._made = not self.path.exists()
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-        self.lock = _lock(self.path)
+        self.lock = take_lock(self.path)
         try:
             self.remove_leftovers()
             self._read()
@@ -69,7 +65,7 @@ class RunFolder:
         path = self.path / MANIFEST
         data = _read_bytes(path)
         if data is None:
-            others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in (_LOCK, _JOURNAL))
+            others = sorted(entry.name for entry in self.path.iterdir() if entry.name not in (LOCK, _JOURNAL))
             if others:
                 raise ConfigError("output", str(self.path), f"a new or empty folder (it holds {others[0]})")
             remove_file(self.path / _JOURNAL)
@@ -210,7 +206,7 @@ class RunFolder:
         if self._journal is not None:
             os.close(self._journal)
         with contextlib.suppress(OSError):
-            os.unlink(self.path / _LOCK)
+            os.unlink(self.path / LOCK)
         os.close(self.lock)
         if self._made:
             with contextlib.suppress(OSError):  # it holds something
@@ -223,47 +219,6 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _lock(folder: Path) -> int:
-    """Take the folder's lock, which the system lets go when all processes that hold it have ended.
-
-    Raises:
-        OutputError: another run holds it, or locks do not work here.
-    """
-    try:
-        import fcntl
-    except ImportError as error:
-        raise OutputError(f"cannot write shards into {folder}: this system has no lock for files (fcntl)") from error
-    path = folder / _LOCK
-    until = time.monotonic() + _WAIT_S
-    while True:
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the run before may have removed it between the two calls
-            if os.fstat(lock).st_ino == os.stat(path).st_ino:
-                os.ftruncate(lock, 0)
-                os.write(lock, str(os.getpid()).encode())
-                return lock
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                pid = _read_bytes(path) or b"?"
-                os.close(lock)
-                raise OutputError(
-                    f"cannot write {folder}: another process ({pid.decode(errors='replace')}) is writing shards into "
-                    f"it; wait for it, or give another --output"
-                ) from error
-            time.sleep(_RETRY_S)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            os.close(lock)
-            raise OutputError(f"cannot lock {path}: {error.strerror}") from error
-        os.close(lock)
 
 
 def _read_bytes(path: Path) -> bytes | None:

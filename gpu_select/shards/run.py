@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -18,9 +16,9 @@ from gpu_select.pipeline import RouteReport
 from gpu_select.shards.folder import RunFolder
 from gpu_select.shards.job import Job
 from gpu_select.shards.manifest import ShardRecord
-from gpu_select.shards.plan import Shard, ShardPlan
+from gpu_select.shards.plan import Shard
+from gpu_select.shards.planner import Planned, Planner
 from gpu_select.shards.pool import AnyWorker, Seat, Worker
-from gpu_select.shards.sources import SourceFiles
 
 __all__ = ["Outcome", "Progress", "run_shards"]
 
@@ -28,10 +26,6 @@ _log = logging.getLogger("gpu_select")
 
 _ATTEMPTS = 2
 """So often a shard may fail."""
-_LOOK_AHEAD = 100_000
-"""Shards that are planned in advance where that costs nothing. Files that have to be read are best read by the planning
-and by the process that routes at about the same time, while they are in memory.
-"""
 _MOST_DEATHS = 3
 """So many processes of one seat may die one after the other, without finishing a shard."""
 
@@ -111,17 +105,6 @@ class _Chair:
     n_deaths: int = 0
 
 
-class _Planned(NamedTuple):
-    """What the planning thread says."""
-
-    shard: Shard | None = None
-    record: ShardRecord | None = None
-    """Where the shard is there already."""
-    error: BaseException | None = None
-    damaged: str | None = None
-    """The input file that the error comes from, if it comes from one."""
-
-
 class _Run:
     def __init__(
         self,
@@ -147,18 +130,16 @@ class _Run:
         self._facts: dict[str, Any] | None = None
         self._planning_error: BaseException | None = None
         self._error: GpuSelectError | None = None
-        self._room = threading.Semaphore(_LOOK_AHEAD if job.is_parquet else len(seats) + 1)
-        self._stopped = threading.Event()
+        self._planner = Planner(job, folder, self._events, len(seats) + 1)
         self._began = time.perf_counter()
 
     def run(self) -> Outcome:
         """Work until nothing is left to do."""
-        threading.Thread(target=self._plan, name="gpu_select plan", daemon=True).start()
         for chair in self._chairs:
             self._seat_worker(chair)
         while not self._is_over():
             event = self._events.get()
-            if isinstance(event, _Planned):
+            if isinstance(event, Planned):
                 self._take_planned(event)
             else:
                 worker, reply = event
@@ -183,8 +164,7 @@ class _Run:
 
     def stop(self) -> None:
         """End the processes and what they have begun."""
-        self._stopped.set()
-        self._room.release()
+        self._planner.stop()
         for chair in self._chairs:
             if chair.worker is not None:
                 chair.worker.kill()
@@ -199,42 +179,7 @@ class _Run:
         # a router that nobody compared could be another one
         return is_planned and not self._tasks and (self._facts is not None or self._planning_error is not None)
 
-    # ---------------------------------------------------------------- planning, in a thread
-
-    def _plan(self) -> None:
-        known = {number: record.shard for number, record in self._folder.records.items()}
-        with ShardPlan(self._job, known) as plan, contextlib.closing(SourceFiles(self._job)) as sources:
-            damaged: str | None = None
-            try:
-                while not self._stopped.is_set():
-                    damaged = self._job.files[min(plan.file, len(self._job.files) - 1)].path
-                    shard = plan.next()
-                    damaged = None
-                    if shard is None:
-                        break
-                    self._room.acquire()
-                    self._events.put(_Planned(shard, self._finished(shard, sources)))
-                self._events.put(_Planned())
-            except BaseException as error:  # one that nobody took would have the run wait for ever
-                self._events.put(_Planned(error=error, damaged=damaged))
-
-    def _finished(self, shard: Shard, sources: SourceFiles) -> ShardRecord | None:
-        """The record of a shard that is there and still what it would be."""
-        record = self._folder.records.get(shard.number)
-        if record is None or record.spans != shard.spans:
-            return None
-        name = self._job.part_path(shard.number).name
-        if not self._folder.has_file_of(record):
-            _log.warning("%s is not what was written: it is made anew", self._folder.path / name)
-            return None
-        changed = self._folder.changed & {span.file for span in shard.spans}
-        if changed and sources.digest(shard) != record.source_sha256:
-            path = self._job.files[min(changed)].path
-            problem = f"{path} has changed since {self._folder.path} was begun: {name} was made of other rows"
-            raise ConfigError.joined([f"{problem}; bring the file back, or give another --output"])
-        return record
-
-    def _take_planned(self, planned: _Planned) -> None:
+    def _take_planned(self, planned: Planned) -> None:
         if planned.error is not None:
             self._planning_error = planned.error
             if planned.damaged is not None:
@@ -246,7 +191,7 @@ class _Run:
             if planned.record is None:
                 self._tasks.append(_Task(planned.shard))
             else:
-                self._room.release()
+                self._planner.take()
                 self._rows_before += planned.record.rows
                 self._keep(planned.record)
 
@@ -273,7 +218,7 @@ class _Run:
             if task is not None:
                 self._tasks.remove(task)
                 if not task.failures:
-                    self._room.release()
+                    self._planner.take()
                 chair.task, chair.rows, chair.tokens = task, 0, 0
                 chair.worker.route(task.shard)
 

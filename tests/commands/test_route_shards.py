@@ -122,8 +122,10 @@ def test_a_run_that_is_killed_twenty_times(start, tmp_path):
 
 
 def test_a_killed_worker_is_replaced_and_sigterm_ends_all(start, tmp_path):
-    process = start("out", "--workers", 2)
+    nohup = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    process = start("out", "--workers", 2, **nohup)
     wait_for(lambda: len(parts(tmp_path / "out")) >= 2)
+    process.send_signal(signal.SIGHUP)
     workers = children(process)
     assert len(workers) == 2
     os.kill(int(workers[0]), signal.SIGKILL)
