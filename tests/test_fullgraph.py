@@ -8,20 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_select.encoder import load_encoder
-from gpu_select.router import Router
 from gpu_select.selectors import KNNSelector, fixed_linear
 from gpu_select.selectors.fixed_linear import FixedLinear
 
 ALGORITHMS = ["knn", "kmeans", "svm", "mlp"]
 each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
-
-
-@pytest.fixture(scope="module")
-def routers(tmp_path_factory, tiny_encoder_path, write_tiny_models):
-    encoder = load_encoder(str(tiny_encoder_path))
-    folder = write_tiny_models(tmp_path_factory.mktemp("models"), {})
-    return {name: Router.from_pretrained(folder, encoder=encoder, algorithm=name) for name in ALGORITHMS}
 
 
 @pytest.fixture(autouse=True)

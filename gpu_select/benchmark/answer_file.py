@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gpu_select import jsonio
 from gpu_select.errors import DataError, OutputError, brief
-from gpu_select.files import STDIO, strip_compression
+from gpu_select.files import STDIO, strip_compression, writing
 from gpu_select.lines import MAX_LINE_BYTES
 
 __all__ = ["AnswerFile", "Span"]
@@ -53,12 +53,12 @@ class AnswerFile:
         self.warnings: list[str] = []
         self._replaced: set[Span] = set()
         self._is_synced = True
-        with _writing(self.path):
+        with writing(self.path):
             self._target = Path(os.path.realpath(self.path))
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open_locked(self._target, self.path)
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 _temporary(self._target).unlink(missing_ok=True)
                 self._size = os.fstat(self._descriptor).st_size
         except BaseException:
@@ -114,7 +114,7 @@ class AnswerFile:
         data = jsonio.dumps(record) + b"\n"
         span = Span(self._size, len(data))
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 _write(self._descriptor, data)
         except OutputError:
             with contextlib.suppress(OSError):
@@ -138,7 +138,7 @@ class AnswerFile:
         """
         if not self._is_synced:
             self._is_synced = True
-            with _writing(self.path):
+            with writing(self.path):
                 os.fsync(self._descriptor)
 
     def compact(self) -> None:
@@ -153,7 +153,7 @@ class AnswerFile:
         temporary = _temporary(self._target)
         new = None
         try:
-            with _writing(self.path):
+            with writing(self.path):
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
                 new = os.open(temporary, flags, stat.S_IMODE(os.fstat(self._descriptor).st_mode))
                 _lock(new, self.path)
@@ -191,7 +191,7 @@ class AnswerFile:
             is_whole = isinstance(jsonio.loads(last), dict)
         except ValueError:
             is_whole = False
-        with _writing(self.path):
+        with writing(self.path):
             if is_whole:
                 _write(self._descriptor, b"\n")
                 self._size += 1
@@ -277,13 +277,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise OutputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}") from error

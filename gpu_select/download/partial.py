@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from gpu_select.errors import OutputError
+from gpu_select.files import writing
 
 __all__ = ["PartialFile"]
 
@@ -29,7 +28,7 @@ class PartialFile:
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> PartialFile:
-        with _writing(self.path):
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             self._stream = os.fdopen(descriptor, "r+b", buffering=0)
@@ -47,7 +46,7 @@ class PartialFile:
     def add(self, data: bytes) -> None:
         """Put bytes after those that are there."""
         left = memoryview(data)
-        with _writing(self.path):
+        with writing(self.path):
             while left:
                 n_bytes = self._open.write(left)
                 left = left[n_bytes:]
@@ -55,13 +54,13 @@ class PartialFile:
 
     def clear(self) -> None:
         """Begin again."""
-        with _writing(self.path):
+        with writing(self.path):
             self._open.truncate(0)
             self.n_bytes = self._open.seek(0)
 
     def publish(self, target: Path) -> None:
         """Give the finished file its name; it survives a power failure."""
-        with _writing(target):
+        with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.fsync(self._open.fileno())
             if sys.platform == "win32":  # there an open file cannot be renamed
@@ -90,11 +89,3 @@ def _is_locked(stream: BinaryIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
     except OSError:  # between opening and locking, another process has finished it and given it its name
         return False
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

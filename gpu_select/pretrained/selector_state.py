@@ -31,11 +31,9 @@ from gpu_select.selectors import (
     SVMSelector,
 )
 from gpu_select.selectors.fixed_linear import FixedLinear
+from gpu_select.wire import MAX_MAGNITUDE
 
 __all__ = ["parameters_of", "selector_of"]
-
-_MAX_MAGNITUDE = 1e15
-"""As in selector files."""
 
 _MOST_NUMBERS = 1 << 31
 """Of a table that a selector is made from: a small file can ask for the same row again and again."""
@@ -107,8 +105,8 @@ class _State:
     def floats(self, name: str, *shape: int | None) -> Tensor:
         """Finite float32 of a shape, of which None is any size from 1 on."""
         tensor = self._tensor(name, torch.float32, shape)
-        if not (tensor.abs() <= _MAX_MAGNITUDE).all():  # NaN fails, too
-            raise self.bad(name, f"finite numbers of at most {_MAX_MAGNITUDE:g} in magnitude", "another one")
+        if not (tensor.abs() <= MAX_MAGNITUDE).all():  # NaN fails, too
+            raise self.bad(name, f"finite numbers of at most {MAX_MAGNITUDE:g} in magnitude", "another one")
         return tensor
 
     def numbers(self, name: str, *shape: int | None, below: int) -> Tensor:
@@ -121,8 +119,8 @@ class _State:
     def bits(self, name: str, size: int) -> Tensor:
         """(size,) positive float64 that stand as int64."""
         tensor = self._tensor(name, torch.int64, (size,)).view(torch.float64)
-        if not ((tensor > 0) & (tensor <= _MAX_MAGNITUDE)).all():
-            raise self.bad(name, f"the bits of positive numbers up to {_MAX_MAGNITUDE:g}", "others")
+        if not ((tensor > 0) & (tensor <= MAX_MAGNITUDE)).all():
+            raise self.bad(name, f"the bits of positive numbers up to {MAX_MAGNITUDE:g}", "others")
         return tensor
 
     def models_at(self, place_F: Tensor) -> list[str]:
@@ -183,7 +181,7 @@ def _kmeans(state: _State, backend: Backend) -> Selector:
 def _svm(state: _State, backend: Backend) -> Selector:
     def is_good(value: Any) -> bool:
         return isinstance(value, list) and all(
-            type(gamma) in (int, float) and math.isfinite(gamma) and 0 < gamma <= _MAX_MAGNITUDE for gamma in value
+            type(gamma) in (int, float) and math.isfinite(gamma) and 0 < gamma <= MAX_MAGNITUDE for gamma in value
         )
 
     gammas = [float(gamma) for gamma in state.parameter("rbf_gammas", "a list of numbers > 0", is_good)]

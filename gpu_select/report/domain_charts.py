@@ -188,10 +188,6 @@ def share_bars(
     )
 
 
-def _share(share: float, count: int) -> str:
-    return f"{formats.percent(share)}, {formats.count(count)} {'query' if count == 1 else 'queries'}"
-
-
 def _rule(at: str, value: float, line: dict[str, object]) -> dict[str, object]:
     """A line through the whole chart at one value of an axis."""
     other = "y" if at == "x" else "x"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["place_labels"]
+__all__ = ["label_texts", "place_labels"]
 
 _CHARACTER = 6.2
 """Width of an average character in pixels, at the 11 pixels of the labels."""
@@ -50,6 +50,14 @@ def place_labels(points: Sequence[tuple[float, float]], lengths: Sequence[int], 
         out.append(name)
         labels.append(box)
     return out
+
+
+def label_texts(names: Sequence[str], places: Sequence[str]) -> dict[str, list[str]]:
+    """What Plotly draws at these places: a label without one is empty."""
+    return {
+        "text": [name if place else "" for name, place in zip(names, places, strict=True)],
+        "textposition": [place or "top center" for place in places],
+    }
 
 
 def _boxes(x: float, y: float, width: float) -> Iterator[tuple[str, Box]]:

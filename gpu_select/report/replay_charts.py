@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu_select.report import formats
 from gpu_select.report.charts import Chart, Figures, Trace, axis, hover, layout, legend, numbers
 from gpu_select.report.domain_charts import share_bars
-from gpu_select.report.label_places import place_labels
+from gpu_select.report.label_places import label_texts, place_labels
 from gpu_select.report.markup import Html, chart_text, element, join
 from gpu_select.report.palette import Mark, Palette, symbol
 from gpu_select.report.replay import Point, Policy, Replay, Sweep
@@ -116,8 +116,7 @@ def _quality_chart(
             "mode": "markers+text",
             "x": [x for _, x in singles],
             "y": [p.quality for p, _ in singles],
-            "text": _visible(names, wide),
-            "textposition": [place or "top center" for place in wide],
+            **label_texts(names, wide),
             "textfont": {"size": 11, "color": "--muted"},
             "cliponaxis": False,
             "marker": {
@@ -132,7 +131,7 @@ def _quality_chart(
             ],
         }
     )
-    labels = {"text": _visible(names, narrow), "textposition": [place or "top center" for place in narrow]}
+    labels = label_texts(names, narrow)
     return Chart(
         f"Expected quality against {against}",
         f"Expected quality against {_TITLE[against]}: the best choices at each price, {len(singles)} single models and "
@@ -159,10 +158,6 @@ def _dot(policy: Policy, x: float, palette: Palette) -> Trace:
         "hoverinfo": "text",
         "hovertext": [hover(policy.name, f"expected quality {formats.quality(policy.quality)}", _paid(policy))],
     }
-
-
-def _visible(names: Sequence[str], places: Sequence[str]) -> list[str]:
-    return [name if place else "" for name, place in zip(names, places, strict=True)]
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from gpu_select.report import formats
 from gpu_select.report.charts import Chart, Figures, Layout, Trace, axis, hover, layout, legend, numbers
-from gpu_select.report.label_places import place_labels
+from gpu_select.report.label_places import label_texts, place_labels
 from gpu_select.report.markup import Html, chart_text, element
 from gpu_select.report.palette import Palette
 from gpu_select.report.validation import Curve, Point, Strategy, Validation
@@ -93,7 +93,7 @@ def _chart(validation: Validation, against: str, palette: Palette) -> Chart | No
     lengths = [len((s.model or s.name)[:20]) for s, _ in fixed]
     wide, narrow = (place_labels(pixels(size), lengths, size) for size in (_WIDE, _NARROW))
     traces.append(_fixed(fixed, names, wide, against, palette))
-    labels = {"text": _visible(names, narrow), "textposition": [place or "top center" for place in narrow]}
+    labels = label_texts(names, narrow)
     changes: list[Trace] = [{} for _ in traces[:-1]] + [labels]
     shapes: Layout = {}
     oracle = validation.named("oracle")
@@ -213,8 +213,7 @@ def _fixed(
         "mode": "markers+text",
         "x": [x for _, x in fixed],
         "y": [s.mean_quality for s, _ in fixed],
-        "text": _visible(names, places),
-        "textposition": [place or "top center" for place in places],
+        **label_texts(names, places),
         "textfont": {"size": 11, "color": "--muted"},
         "cliponaxis": False,
         "marker": {
@@ -233,10 +232,6 @@ def _fixed(
 
 def _paid(x: float, against: str) -> str:
     return formats.usd(x) if against == "cost" else formats.seconds(x)
-
-
-def _visible(names: Sequence[str], places: Sequence[str]) -> list[str]:
-    return [name if place else "" for name, place in zip(names, places, strict=True)]
 
 
 def _oracle(

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gpu_select.errors import ConfigError, InputError, OutputError
-from gpu_select.files import TEMPORARY, atomic_write, remove_file
+from gpu_select.errors import ConfigError, InputError
+from gpu_select.files import TEMPORARY, atomic_write, remove_file, writing
 from gpu_select.shards.job import FileIdentity, Job
 from gpu_select.shards.lock import LOCK, take_lock
 from gpu_select.shards.manifest import MANIFEST, Manifest, ShardRecord, options_of
@@ -49,7 +49,7 @@ class RunFolder:
         self._manifest: Manifest | None = None
         self._journal: int | None = None
         self._made = not self.path.exists()
-        with self._writing():
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.lock = take_lock(self.path)
         try:
@@ -96,7 +96,7 @@ class RunFolder:
                 raise InputError(
                     f"cannot read {self.path / _JOURNAL}: damaged ({error}); remove it to make its shards anew"
                 ) from error
-        with self._writing():
+        with writing(self.path):
             if data and not data.endswith(b"\n"):
                 os.truncate(self.path / _JOURNAL, data.rfind(b"\n") + 1)
         return damaged
@@ -180,7 +180,7 @@ class RunFolder:
 
     def _append(self, values: Mapping[str, Any]) -> None:
         line = json.dumps(values).encode() + b"\n"
-        with self._writing(_JOURNAL):
+        with writing(self.path / _JOURNAL):
             if self._journal is None:
                 self._journal = os.open(self.path / _JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             while line:
@@ -190,14 +190,6 @@ class RunFolder:
     def _write_manifest(self, manifest: Manifest) -> None:
         with atomic_write(self.path / MANIFEST) as stream:
             stream.write(manifest.to_bytes())
-
-    @contextlib.contextmanager
-    def _writing(self, name: str = "") -> Any:
-        try:
-            yield
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = getattr(error, "strerror", None) or error
-            raise OutputError(f"cannot write {self.path / name}: {reason}") from error
 
     # ---------------------------------------------------------------- the lock
 

@@ -10,20 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpu_select.encoder import load_encoder
 from gpu_select.router import Router
-
-ALGORITHMS = ("knn", "kmeans", "svm", "mlp")
-
-
-@pytest.fixture(scope="session")
-def routers(
-    tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path, write_tiny_models: Callable[..., Path]
-) -> dict[str, Router]:
-    """By algorithm; all of one encoder."""
-    encoder = load_encoder(str(tiny_encoder_path))
-    folder = write_tiny_models(tmp_path_factory.mktemp("models"), {})
-    return {name: Router.from_pretrained(folder, encoder=encoder, algorithm=name) for name in ALGORITHMS}
 
 
 @pytest.fixture(scope="session")

@@ -363,3 +363,25 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         pytest.skip(f"needs a browser: one of {', '.join(module.NAMES)}")
     with module.started(found, tmp_path_factory.mktemp("browser") / "profile") as running:
         yield running
+
+
+def _colored(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _colored(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_colored(item, key) for item in value]
+    return "#123456" if isinstance(value, str) and value.startswith("--") and key.endswith("color") else value
+
+
+@pytest.fixture
+def check_with_plotly() -> Callable[[dict[str, Any]], None]:
+    """Call with a chart: the Python package checks names and values; colours are put in as page.js does it."""
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+
+    def check(chart: dict[str, Any]) -> None:
+        figure = graph_objects.Figure(data=_colored(chart["data"]), layout=_colored(chart["layout"]))
+        assert len(figure.data) == len(chart["data"])
+        for changes, trace in zip(chart["narrow"], chart["data"], strict=False):
+            graph_objects.Figure(data=[_colored({**trace, **changes})])
+
+    return check

@@ -60,22 +60,9 @@ def test_there_is_a_chart_a_selector_where_that_belongs(page, validation, tuning
     assert sum("Gain over the best single model by" in label for label in labels) == 9
 
 
-def test_plotly_knows_every_setting(page, validation, tuning):
-    """The Python package checks names and values; colours are put in as page.js does it."""
-    graph_objects = pytest.importorskip("plotly.graph_objects")
-
-    def colored(value, key=""):
-        if isinstance(value, dict):
-            return {name: colored(item, name) for name, item in value.items()}
-        if isinstance(value, list):
-            return [colored(item, key) for item in value]
-        return "#123456" if isinstance(value, str) and value.startswith("--") and key.endswith("color") else value
-
+def test_plotly_knows_every_setting(page, validation, tuning, check_with_plotly):
     for chart in charts_of(page(validation, tuning)):
-        figure = graph_objects.Figure(data=colored(chart["data"]), layout=colored(chart["layout"]))
-        assert len(figure.data) == len(chart["data"])
-        for changes, trace in zip(chart["narrow"], chart["data"], strict=False):
-            graph_objects.Figure(data=[colored({**trace, **changes})])
+        check_with_plotly(chart)
 
 
 def test_a_colour_is_a_name_of_the_style_sheet_and_no_text_is(page, validation, tuning):

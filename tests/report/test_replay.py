@@ -86,21 +86,9 @@ def test_there_are_charts_of_both_prices_their_shares_and_each_policy(page, repl
     assert [sum(column) for column in zip(*stacks, strict=True)] == pytest.approx([1.0] * 40)
 
 
-def test_plotly_knows_every_setting(page, replay):
-    graph_objects = pytest.importorskip("plotly.graph_objects")
-
-    def colored(value, key=""):
-        if isinstance(value, dict):
-            return {name: colored(item, name) for name, item in value.items()}
-        if isinstance(value, list):
-            return [colored(item, key) for item in value]
-        return "#123456" if isinstance(value, str) and value.startswith("--") and key.endswith("color") else value
-
+def test_plotly_knows_every_setting(page, replay, check_with_plotly):
     for chart in charts_of(page(replay)):
-        figure = graph_objects.Figure(data=colored(chart["data"]), layout=colored(chart["layout"]))
-        assert len(figure.data) == len(chart["data"])
-        for changes, trace in zip(chart["narrow"], chart["data"], strict=False):
-            graph_objects.Figure(data=[colored({**trace, **changes})])
+        check_with_plotly(chart)
 
 
 def test_what_is_unknown_is_said_and_not_drawn(page, replay):
