@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from gpu_select import errors
+from gpu_select.download import connection  # its errors are among the kinds
 
 
 def kinds(kind=errors.GpuSelectError):
@@ -17,6 +18,8 @@ ARGUMENTS = {
     errors.ConfigError: ("workers", 0, "an integer >= 1"),
     errors.FileFormatError: ("knn_model.json", "labels", "400 entries", "399"),
     errors.MissingDependencyError: ("ray", "routing on a cluster", "'gpu-select[ray]'"),
+    connection.RefusedError: ("hub.example", 503, "", "busy"),
+    connection.UnreachableError: ("https://hub.example", "no route"),
 }
 
 
