@@ -402,8 +402,8 @@ def test_5000_calls_and_20_kills(serve, model_server, tmp_path, read_lines, writ
         n=1667,
         kills=20,
         fail=0.3,
-        latency_ms=50,
+        latency_ms=100,  # however fast the machine, the killed runs leave half of the calls to the last one
         concurrency=64,
     )
     assert attempts.total() == 5001
-    assert attempts[3] > 100
+    assert attempts[3] > 50
