@@ -267,6 +267,18 @@ def test_a_cut_off_log_stops_after_the_shards_before_and_goes_on_when_cured(
     assert without_times(found) == without_times(expected)
 
 
+def test_damage_that_is_found_before_the_router_is_loaded_is_noted(job_of, embedded_rows, run_job, tmp_path):
+    whole = gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in embedded_rows(3000)))
+    path = tmp_path / "log.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        run_job(job_of(path, shard_rows=1000))  # the second shard already is planned beside the loading
+    assert [p.name for p in (tmp_path / "out").glob("part-*")] == ["part-00000.jsonl"]
+    path.write_bytes(whole)
+    outcome = run_job(job_of(path, shard_rows=1000))
+    assert (outcome.rows_before, outcome.report.rows) == (1000, 3000)
+
+
 def without_times(files):
     manifest = json.loads(files.pop("manifest.json"))
     for file in manifest["inputs"]:
