@@ -325,6 +325,25 @@ def test_a_cured_file_with_other_rows_is_refused(job_of, embedded_rows, run_job,
         run_job(job_of(path, shard_rows=200))
 
 
+@pytest.mark.parametrize(("n_rows", "number"), [(39, 3), (31, 3), (20, 2)])
+def test_a_cured_file_with_more_or_fewer_rows_than_finished_shards_took_is_refused(
+    write_log, job_of, embedded_rows, run_job, tmp_path, n_rows, number
+):
+    rows = embedded_rows(36)
+    first, second = write_log("a.jsonl", rows[:34]), write_log("b.jsonl", rows[34:])
+    job = job_of(first, second)
+    run_job(job)
+    manifest = tmp_path / "out" / "manifest.json"
+    values = json.loads(manifest.read_bytes())
+    done = [record for record in values["shards"] if record["number"] >= 2]  # by workers that did not meet the damage
+    manifest.write_text(json.dumps(values | {"complete": False, "shards": done}))
+    (tmp_path / "out" / ".journal").write_text(json.dumps({"damaged": str(first)}) + "\n")
+    write_log("a.jsonl", embedded_rows(n_rows))
+    text = rf"a\.jsonl has changed since .*out was begun: part-0000{number}\.jsonl was made of other rows; bring the file"
+    with pytest.raises(ConfigError, match=text):
+        run_job(job_of(first, second))
+
+
 def test_a_disk_that_is_full_stops_and_keeps_what_is_finished(log, job_of, run_job, contents, tmp_path):
     run_job(job_of(log, folder="undisturbed"))
 
