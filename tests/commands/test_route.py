@@ -457,6 +457,16 @@ def test_a_log_can_be_replaced_by_its_own_output(route, tmp_path):
     assert all(row["model"] for row in out)
 
 
+def test_an_output_that_is_one_of_several_inputs_is_refused(route, tmp_path):
+    (tmp_path / "logs").mkdir()
+    write_rows(tmp_path / "logs" / "a.jsonl", log_rows(3))
+    write_rows(tmp_path / "logs" / "out.jsonl", log_rows(3))
+    done, _ = route(tmp_path / "logs", output="logs/out.jsonl")
+    assert done.status == 1
+    assert re.fullmatch(r"error: output: expected a file that is none of the input's, got '.*out\.jsonl'\n", done.err)
+    assert len(read_rows(tmp_path / "logs" / "out.jsonl")) == 3
+
+
 def test_a_long_text_is_truncated_and_counted(route, tmp_path):
     rows = [*log_rows(3), {"query": "law and " * 300_000, "domain": "law"}]
     done, out = route(rows, "--keep", "id")

@@ -339,7 +339,9 @@ def test_a_cured_file_with_more_or_fewer_rows_than_finished_shards_took_is_refus
     manifest.write_text(json.dumps(values | {"complete": False, "shards": done}))
     (tmp_path / "out" / ".journal").write_text(json.dumps({"damaged": str(first)}) + "\n")
     write_log("a.jsonl", embedded_rows(n_rows))
-    text = rf"a\.jsonl has changed since .*out was begun: part-0000{number}\.jsonl was made of other rows; bring the file"
+    text = (
+        rf"a\.jsonl has changed since .*out was begun: part-0000{number}\.jsonl was made of other rows; bring the file"
+    )
     with pytest.raises(ConfigError, match=text):
         run_job(job_of(first, second))
 
