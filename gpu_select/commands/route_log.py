@@ -43,7 +43,7 @@ def route_log(
             output,
             format=formats[1],
             columns=router.kept_columns(log.columns),
-            schema=log.schema,
+            schema=router.kept_schema(log.schema),
             result_fields=router.result_fields,
             stop=stop,
         ) as out,

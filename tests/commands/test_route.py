@@ -224,6 +224,17 @@ def test_rows_that_bring_their_embedding(route, cli, models_dir, tiny_encoder_pa
     assert [row["model"] for row in read_rows(tmp_path / output)] == expected
 
 
+def test_a_routed_table_keeps_the_types_of_its_results(cli, write_tiny_models, tmp_path):
+    models = write_tiny_models(tmp_path / "models", {}, dim=2)
+    write_rows(tmp_path / "log.parquet", [{"vector": [1.0, 0.0], "domain": "law"}])
+    options = "--models-dir", models, "--algorithm", "kmeans", "--embedding-field", "vector"
+    for log, out in (("log", "once"), ("once", "twice")):
+        done = cli("route", *options, "--input", tmp_path / f"{log}.parquet", "--output", tmp_path / f"{out}.parquet")
+        assert done.status == 0, done.err
+    [first], [second] = read_rows(tmp_path / "once.parquet"), read_rows(tmp_path / "twice.parquet")
+    assert [second[f"input_{name}"] for name in ("model", "score")] == [first["model"], first["score"]]
+
+
 def test_one_file_instead_of_folder_and_algorithm(route, models_dir, tmp_path):
     rows = log_rows(20)
     chosen = [row["model"] for row in route(rows, "--algorithm", "svm")[1]]

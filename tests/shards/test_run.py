@@ -157,6 +157,24 @@ def test_all_shards_of_a_table_have_the_columns_of_the_first_window(write_log, j
     assert all(schema.equals(schemas[0]) for schema in schemas)
 
 
+def test_shards_of_a_routed_table_keep_the_types_of_its_results(write_log, job_of, embedded_rows, run_job, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    first = [row | {"model": i, "score": 0.5} for i, row in enumerate(embedded_rows(12))]
+    log, more = write_log("log.parquet", first), write_log("more.jsonl", first)
+    for number, paths in enumerate(((log,), (log, more))):  # by columns, and row by row
+        folder = f"out{number}.parquet"
+        run_job(job_of(*paths, folder=folder))
+        for path in (tmp_path / folder).glob("part-*"):
+            table = parquet.read_table(path)
+            assert [table.schema.field(f"input_{name}").type for name in ("model", "score")] == [
+                pa.int64(),
+                pa.float64(),
+            ]
+            assert set(table["input_score"].to_pylist()) == {0.5}
+
+
 # ---------------------------------------------------------------- processes that fail
 
 
