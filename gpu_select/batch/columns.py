@@ -106,8 +106,11 @@ def _length(column: Any) -> int | None:
 
 def _values(column: Any) -> list[Any]:
     """A column's values as Python's own, None for what engines put where there is none."""
-    values = column.tolist() if hasattr(column, "tolist") else column
-    return [_value(value) for value in values]
+    for listing in ("tolist", "to_pylist"):  # the second of a pyarrow.ChunkedArray
+        if hasattr(column, listing):
+            column = getattr(column, listing)()
+            break
+    return [_value(value) for value in column]
 
 
 def _value(value: Any) -> Any:

@@ -128,7 +128,7 @@ class RouterBatch:
             deterministic=deterministic,
             compile_layers=compile_layers,
         )
-        self._keep = None if keep is None else tuple(keep)
+        self._keep = None if keep is None else tuple(dict.fromkeys(keep))
         self.device = device
         # an object made later loads files anew, which may have changed; its copies do not
         self._identity = uuid.uuid4().hex
@@ -167,8 +167,8 @@ class RouterBatch:
             report = loaded.router.route(log, LogWriter(sink, contextlib.ExitStack()))
             self.report.add(report)
             loaded.tell(report, self._options)
-        kept = [(name, input_name(name, fields)) for name in (columns.names if self._keep is None else self._keep)]
-        return columns.with_results(kept, sink.columns)
+        names = columns.names if self._keep is None else [name for name in self._keep if name in columns.names]
+        return columns.with_results([(name, input_name(name, fields)) for name in names], sink.columns)
 
     def _loaded(self) -> _Loaded:
         with _LOADING:

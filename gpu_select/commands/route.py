@@ -179,7 +179,7 @@ def route(
         from gpu_select.commands.route_shards import check_shards, route_shards
 
         outcome = route_shards(
-            find_logs(inputs, input_format),
+            find_logs(inputs, input_format, output=output),
             output,
             settings,
             shard_rows=shard_rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,9 +26,14 @@ def route_log(
 ) -> RouteReport:
     """Route some files as one log into one output; `formats` are theirs where names do not tell."""
     from gpu_select.encoder import resolve_device
+    from gpu_select.errors import ConfigError
+    from gpu_select.files import STDIO
     from gpu_select.logs import open_logs, open_writer
     from gpu_select.pipeline.log_router import LogRouter
 
+    if len(files) > 1 and output != STDIO and os.path.realpath(output) in map(os.path.realpath, files):
+        # most often what an earlier run wrote beside its input
+        raise ConfigError("output", output, "a file that is none of the input's")
     target = resolve_device(device)
     stop = threading.Event()
     with (
@@ -37,7 +43,7 @@ def route_log(
             output,
             format=formats[1],
             columns=router.kept_columns(log.columns),
-            schema=log.schema,
+            schema=router.kept_schema(log.schema),
             result_fields=router.result_fields,
             stop=stop,
         ) as out,

@@ -101,7 +101,7 @@ def open_writer(
         format: `jsonl`, `csv`, `tsv`, `txt` or `parquet`, whatever the name says; `-` is JSON lines without it.
         columns: the kept input fields where they are known; for tables (CSV, TSV, Parquet). Those of the first window
             are added to them; a later row cannot bring new ones.
-        schema: `LogReader.schema` of the input: a Parquet output keeps the types of these columns.
+        schema: of the input, its columns called as in the output: a Parquet output keeps their types.
         result_fields: what routing adds, in the order of a table's last columns.
         layout: the columns of a Parquet output, whatever its first window holds; with it, `columns` and `schema` say
             nothing.

@@ -103,6 +103,17 @@ class LogRouter:
         columns = self.options.keep if self.options.keep is not None else columns
         return None if columns is None else [input_name(name, self.result_fields) for name in columns]
 
+    def kept_schema(self, schema: Any) -> Any:
+        """A Parquet input's schema with its columns called as `kept_columns` calls them, so that they keep their types.
+
+        Args:
+            schema: `LogReader.schema`; None stays None.
+        """
+        if schema is None:
+            return None
+        names = [input_name(name, self.result_fields) for name in schema.names]
+        return schema.empty_table().rename_columns(names).schema
+
     def route(
         self,
         log: LogReader,

@@ -47,6 +47,7 @@ class RunFolder:
         self.changed: frozenset[int] = frozenset()
         self._job = job
         self._manifest: Manifest | None = None
+        self._damaged: list[str] = []  # noted before there was a manifest
         self._journal: int | None = None
         self._made = not self.path.exists()
         with writing(self.path):
@@ -127,6 +128,8 @@ class RunFolder:
         if self._manifest is None:
             self._manifest = Manifest(self._job.files, options_of(self._job), router, versions)
             self._write_manifest(self._manifest)
+            for path in self._damaged:
+                self.note_damage(path)
             return
         difference = self._manifest.other_router(router, versions)
         if difference is not None:
@@ -153,7 +156,9 @@ class RunFolder:
 
     def note_damage(self, path: str) -> None:
         """Note that an input file stopped the run, so that a cured one will be let in."""
-        if self._manifest is not None:
+        if self._manifest is None:
+            self._damaged.append(path)
+        else:
             self._append({"damaged": path})
 
     def finish(self, records: Mapping[int, ShardRecord], failed: Mapping[int, str]) -> None:

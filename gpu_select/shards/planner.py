@@ -64,8 +64,12 @@ class Planner:
         self._room.release()
 
     def _plan(self) -> None:
-        known = {number: record.shard for number, record in self._folder.records.items()}
+        # of a file that changed, rows are counted anew: there may be more behind those of the last shard in it
+        changed = self._folder.changed
+        records = self._folder.records
+        known = {n: record.shard for n, record in records.items() if not changed & _files_of(record)}
         damaged: str | None = None
+        n_shards = 0
         try:
             with ShardPlan(self._job, known) as plan, contextlib.closing(SourceFiles(self._job)) as sources:
                 while not self._stopped.is_set():
@@ -73,7 +77,11 @@ class Planner:
                     shard = plan.next()
                     damaged = None
                     if shard is None:
+                        gone = [record for number, record in records.items() if number >= n_shards]
+                        if gone and changed:
+                            raise self._changed(gone[0], changed)
                         break
+                    n_shards += 1
                     self._room.acquire()
                     self._planned.put(Planned(shard, self._finished(shard, sources)))
             self._planned.put(Planned())
@@ -83,15 +91,24 @@ class Planner:
     def _finished(self, shard: Shard, sources: SourceFiles) -> ShardRecord | None:
         """The record of a shard that is there and still what it would be."""
         record = self._folder.records.get(shard.number)
-        if record is None or record.spans != shard.spans:
+        if record is None:
             return None
-        name = self._job.part_path(shard.number).name
+        changed = self._folder.changed & (_files_of(record) | _files_of(shard))
+        if record.spans != shard.spans and not changed:
+            return None
         if not self._folder.has_file_of(record):
+            name = self._job.part_path(shard.number).name
             _log.warning("%s is not what was written: it is made anew", self._folder.path / name)
             return None
-        changed = self._folder.changed & {span.file for span in shard.spans}
-        if changed and sources.digest(shard) != record.source_sha256:
-            path = self._job.files[min(changed)].path
-            problem = f"{path} has changed since {self._folder.path} was begun: {name} was made of other rows"
-            raise ConfigError.joined([f"{problem}; bring the file back, or give another --output"])
+        if changed and (record.spans != shard.spans or sources.digest(shard) != record.source_sha256):
+            raise self._changed(record, changed)
         return record
+
+    def _changed(self, record: ShardRecord, files: frozenset[int]) -> ConfigError:
+        name, path = self._job.part_path(record.number).name, self._job.files[min(files)].path
+        problem = f"{path} has changed since {self._folder.path} was begun: {name} was made of other rows"
+        return ConfigError.joined([f"{problem}; bring the file back, or give another --output"])
+
+
+def _files_of(rows: Shard | ShardRecord) -> frozenset[int]:
+    return frozenset(span.file for span in rows.spans)

@@ -63,7 +63,7 @@ class ShardRouter:
             self._job.folder,
             [keeper.row(row.fields, nothing) for row in rows],
             self.router.kept_columns(log.columns),
-            log.schema,
+            self.router.kept_schema(log.schema),
             self.router.result_fields,
         )
 

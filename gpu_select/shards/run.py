@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -84,6 +85,16 @@ def run_shards(
         run.stop()
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back what ends the run, here and in threads and processes that are started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @dataclass(eq=False)
 class _Task:
     shard: Shard
@@ -130,7 +141,8 @@ class _Run:
         self._facts: dict[str, Any] | None = None
         self._planning_error: BaseException | None = None
         self._error: GpuSelectError | None = None
-        self._planner = Planner(job, folder, self._events, len(seats) + 1)
+        with _signals_held():  # a thread that takes one would have this one interrupted where it holds them back
+            self._planner = Planner(job, folder, self._events, len(seats) + 1)
         self._began = time.perf_counter()
 
     def run(self) -> Outcome:
@@ -199,12 +211,8 @@ class _Run:
 
     def _seat_worker(self, chair: _Chair) -> None:
         chair.is_ready = False
-        # an interrupt between a process's start and its being known would leave it behind
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        try:
+        with _signals_held():  # an interrupt between a process's start and its being known would leave it behind
             chair.worker = self._start_worker(self._job, chair.seat, self._events, self._folder.lock)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _hand_out(self) -> None:
         if self._error is not None:

@@ -36,6 +36,12 @@ def test_texts_of_pandas():
     assert values(pd.Series([pd.NaT, pd.NA], dtype=object)) == [None, None]
 
 
+def test_texts_of_arrow():
+    pa = pytest.importorskip("pyarrow")
+    for column in (pa.array(["law", None, ""]), pa.chunked_array([["law"], [None, ""]])):
+        assert values(column) == ["law", None, ""]
+
+
 @pytest.mark.parametrize(
     "column",
     [

@@ -165,6 +165,19 @@ def test_no_rows_become_no_rows(columns, make):
     assert make()(columns) == {**columns, **nothing}
 
 
+def test_an_empty_partition_need_not_have_the_columns_that_are_kept(make):
+    pa = pytest.importorskip("pyarrow")
+    results = ["model", "score", "margin", "error"]
+    assert list(make(keep=["id"])({})) == results
+    assert make(keep=["id"])(pa.table({})).column_names == results
+
+
+def test_a_column_that_is_named_twice_is_kept_once(make):
+    pa = pytest.importorskip("pyarrow")
+    routed = make(keep=["id", "id"])(pa.table({"id": [1], "query": ["law"]}))
+    assert routed.column_names == ["id", "model", "score", "margin", "error"]
+
+
 # ---------------------------------------------------------------- what is wrong with a batch
 
 

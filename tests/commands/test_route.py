@@ -224,6 +224,17 @@ def test_rows_that_bring_their_embedding(route, cli, models_dir, tiny_encoder_pa
     assert [row["model"] for row in read_rows(tmp_path / output)] == expected
 
 
+def test_a_routed_table_keeps_the_types_of_its_results(cli, write_tiny_models, tmp_path):
+    models = write_tiny_models(tmp_path / "models", {}, dim=2)
+    write_rows(tmp_path / "log.parquet", [{"vector": [1.0, 0.0], "domain": "law"}])
+    options = "--models-dir", models, "--algorithm", "kmeans", "--embedding-field", "vector"
+    for log, out in (("log", "once"), ("once", "twice")):
+        done = cli("route", *options, "--input", tmp_path / f"{log}.parquet", "--output", tmp_path / f"{out}.parquet")
+        assert done.status == 0, done.err
+    [first], [second] = read_rows(tmp_path / "once.parquet"), read_rows(tmp_path / "twice.parquet")
+    assert [second[f"input_{name}"] for name in ("model", "score")] == [first["model"], first["score"]]
+
+
 def test_one_file_instead_of_folder_and_algorithm(route, models_dir, tmp_path):
     rows = log_rows(20)
     chosen = [row["model"] for row in route(rows, "--algorithm", "svm")[1]]
@@ -455,6 +466,16 @@ def test_a_log_can_be_replaced_by_its_own_output(route, tmp_path):
     assert done.status == 0
     assert [row["id"] for row in out] == list(range(10))
     assert all(row["model"] for row in out)
+
+
+def test_an_output_that_is_one_of_several_inputs_is_refused(route, tmp_path):
+    (tmp_path / "logs").mkdir()
+    write_rows(tmp_path / "logs" / "a.jsonl", log_rows(3))
+    write_rows(tmp_path / "logs" / "out.jsonl", log_rows(3))
+    done, _ = route(tmp_path / "logs", output="logs/out.jsonl")
+    assert done.status == 1
+    assert re.fullmatch(r"error: output: expected a file that is none of the input's, got '.*out\.jsonl'\n", done.err)
+    assert len(read_rows(tmp_path / "logs" / "out.jsonl")) == 3
 
 
 def test_a_long_text_is_truncated_and_counted(route, tmp_path):

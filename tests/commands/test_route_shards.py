@@ -112,6 +112,15 @@ def kill_and_go_on(start, tmp_path, n_kills, generator, **options):
     assert last.stderr.read().startswith(f"routed 600 of 600 rows to {tmp_path / 'out'} ")
 
 
+def test_an_output_that_lies_in_an_input_folder_is_no_input(start, tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "more.jsonl").write_text("{}\n")
+    for told in ("in ", "before: nothing was left"):
+        done = start("logs/routed", "--input", tmp_path / "logs", "--shard-rows", 300)
+        assert done.wait(120) == 3
+        assert f"routed 600 of 601 rows to {tmp_path / 'logs' / 'routed'} {told}" in done.stderr.read()
+
+
 def test_a_killed_run_goes_on_and_ends_as_one_left_alone(start, tmp_path):
     kill_and_go_on(start, tmp_path, 2, random.Random(0))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gpu_select.errors import InputError
@@ -50,6 +52,27 @@ def test_the_files_behind_names(folder, names, expected):
 
 def test_with_a_format_every_file_of_a_folder_is_a_log(folder):
     assert find_logs(["empty"], "txt") == ["empty/readme.md"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["."], ["b.jsonl", "logs/day-9.jsonl"]),
+        (["logs"], ["logs/day-9.jsonl"]),
+        (["*"], ["b.jsonl", "logs/day-9.jsonl"]),
+        (["**/*.jsonl"], ["b.jsonl", "logs/day-9.jsonl"]),
+        (["logs/routed"], ["logs/routed/part-00000.jsonl"]),
+        (["logs/routed/.."], ["logs/day-9.jsonl"]),
+        (["logs/routed/*.jsonl"], ["logs/routed/part-00000.jsonl"]),
+        (["logs/routed/part-00000.jsonl"], ["logs/routed/part-00000.jsonl"]),
+    ],
+)
+def test_what_lies_in_the_output_was_not_there_when_the_run_began(tmp_path, monkeypatch, names, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs" / "routed").mkdir(parents=True)
+    for name in ("b.jsonl", "logs/day-9.jsonl", "logs/routed/part-00000.jsonl"):
+        (tmp_path / name).touch()
+    assert [os.path.normpath(name) for name in find_logs(names, output="logs/routed")] == expected
 
 
 @pytest.mark.parametrize(

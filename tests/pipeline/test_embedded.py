@@ -39,7 +39,11 @@ def route(tmp_path, models, log, out, **options):
     with (
         open_log(str(log)) as reader,
         LogRouter(settings, torch.device("cpu")) as router,
-        open_writer(str(tmp_path / out), columns=router.kept_columns(reader.columns), schema=reader.schema) as writer,
+        open_writer(
+            str(tmp_path / out),
+            columns=router.kept_columns(reader.columns),
+            schema=router.kept_schema(reader.schema),
+        ) as writer,
     ):
         report = router.route(reader, writer)
     if out.endswith(".parquet"):
@@ -214,6 +218,12 @@ def test_a_later_file_with_other_columns(tmp_path, models):
             kept = {"columns": reader.columns, "schema": reader.schema}
             writer = stack.enter_context(open_writer(str(tmp_path / "out.parquet"), **kept))
             router.route(reader, writer)
+
+
+def test_columns_that_are_renamed_keep_their_types(tmp_path, models):
+    log = write_parquet(tmp_path / "log.parquet", {"e": vectors_of(3).tolist(), "model": [1, 2, 3], "score": [0.5] * 3})
+    _, rows = route(tmp_path, models, log, "out.parquet")
+    assert [(row["input_model"], row["input_score"]) for row in rows] == [(1, 0.5), (2, 0.5), (3, 0.5)]
 
 
 def test_only_some_columns_are_kept(tmp_path, models):

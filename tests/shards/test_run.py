@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import threading
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from gpu_select.errors import ConfigError, DeviceError, EncoderError, GpuSelectError, InputError, OutputError
 from gpu_select.pipeline import RouteReport
 from gpu_select.shards import RunFolder
+from gpu_select.shards.plan import ShardPlan
 from gpu_select.shards.routing import ShardRouter
 from gpu_select.shards.run import Progress
 
@@ -157,6 +159,24 @@ def test_all_shards_of_a_table_have_the_columns_of_the_first_window(write_log, j
     assert all(schema.equals(schemas[0]) for schema in schemas)
 
 
+def test_shards_of_a_routed_table_keep_the_types_of_its_results(write_log, job_of, embedded_rows, run_job, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    first = [row | {"model": i, "score": 0.5} for i, row in enumerate(embedded_rows(12))]
+    log, more = write_log("log.parquet", first), write_log("more.jsonl", first)
+    for number, paths in enumerate(((log,), (log, more))):  # by columns, and row by row
+        folder = f"out{number}.parquet"
+        run_job(job_of(*paths, folder=folder))
+        for path in (tmp_path / folder).glob("part-*"):
+            table = parquet.read_table(path)
+            assert [table.schema.field(f"input_{name}").type for name in ("model", "score")] == [
+                pa.int64(),
+                pa.float64(),
+            ]
+            assert set(table["input_score"].to_pylist()) == {0.5}
+
+
 # ---------------------------------------------------------------- processes that fail
 
 
@@ -267,6 +287,18 @@ def test_a_cut_off_log_stops_after_the_shards_before_and_goes_on_when_cured(
     assert without_times(found) == without_times(expected)
 
 
+def test_damage_that_is_found_before_the_router_is_loaded_is_noted(job_of, embedded_rows, run_job, tmp_path):
+    whole = gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in embedded_rows(3000)))
+    path = tmp_path / "log.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        run_job(job_of(path, shard_rows=1000))  # the second shard already is planned beside the loading
+    assert [p.name for p in (tmp_path / "out").glob("part-*")] == ["part-00000.jsonl"]
+    path.write_bytes(whole)
+    outcome = run_job(job_of(path, shard_rows=1000))
+    assert (outcome.rows_before, outcome.report.rows) == (1000, 3000)
+
+
 def without_times(files):
     manifest = json.loads(files.pop("manifest.json"))
     for file in manifest["inputs"]:
@@ -311,6 +343,27 @@ def test_a_cured_file_with_other_rows_is_refused(job_of, embedded_rows, run_job,
     )
     with pytest.raises(ConfigError, match=text):
         run_job(job_of(path, shard_rows=200))
+
+
+@pytest.mark.parametrize(("n_rows", "number"), [(39, 3), (31, 3), (20, 2)])
+def test_a_cured_file_with_more_or_fewer_rows_than_finished_shards_took_is_refused(
+    write_log, job_of, embedded_rows, run_job, tmp_path, n_rows, number
+):
+    rows = embedded_rows(36)
+    first, second = write_log("a.jsonl", rows[:34]), write_log("b.jsonl", rows[34:])
+    job = job_of(first, second)
+    run_job(job)
+    manifest = tmp_path / "out" / "manifest.json"
+    values = json.loads(manifest.read_bytes())
+    done = [record for record in values["shards"] if record["number"] >= 2]  # by workers that did not meet the damage
+    manifest.write_text(json.dumps(values | {"complete": False, "shards": done}))
+    (tmp_path / "out" / ".journal").write_text(json.dumps({"damaged": str(first)}) + "\n")
+    write_log("a.jsonl", embedded_rows(n_rows))
+    text = (
+        rf"a\.jsonl has changed since .*out was begun: part-0000{number}\.jsonl was made of other rows; bring the file"
+    )
+    with pytest.raises(ConfigError, match=text):
+        run_job(job_of(first, second))
 
 
 def test_a_disk_that_is_full_stops_and_keeps_what_is_finished(log, job_of, run_job, contents, tmp_path):
@@ -463,6 +516,20 @@ def test_progress_counts_rows_of_this_run_and_of_those_before(log, job_of, run_j
     assert (seen[-1].report.rows, seen[-1].total) == (73, 73)
     assert all(isinstance(so_far.report, RouteReport) for so_far in seen)
     assert [so_far.report.rows for so_far in seen] == sorted(so_far.report.rows for so_far in seen)
+
+
+def test_signals_are_for_the_first_thread(log, job_of, run_job, monkeypatch):
+    held, plan_next = [], ShardPlan.next
+
+    def look(plan):
+        held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return plan_next(plan)
+
+    monkeypatch.setattr(ShardPlan, "next", look)
+    run_job(job_of(log))
+    assert held
+    assert all(blocked >= {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} for blocked in held)
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_bug_in_planning_does_not_hang(log, job_of, run_job, monkeypatch):
