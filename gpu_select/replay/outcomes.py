@@ -58,12 +58,14 @@ def read_logged(fields: Mapping[str, Any], model_fields: Sequence[str]) -> Logge
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, str) and len(value) <= _MOST_DIGITS:
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str) and len(value) > _MOST_DIGITS:
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):  # JSON has integers beyond all floats
+        return None
 
 
 @dataclass(frozen=True)

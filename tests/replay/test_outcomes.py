@@ -41,6 +41,7 @@ def test_a_row_without_anything():
         ({"performance": "nan"}, "performance: expected a number in [0, 1], got 'nan'"),
         ({"performance": True}, "performance: expected a number in [0, 1], got True"),
         ({"usage": {"prompt_tokens": []}}, "prompt_tokens: expected a number in [0, 1e+09], got []"),
+        ({"input_tokens": 10**400}, f"input_tokens: expected a number in [0, 1e+09], got 1{76 * '0'}..."),
     ],
 )
 def test_nonsense_counts_as_unknown_and_is_named(row, text):
