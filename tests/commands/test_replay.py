@@ -236,11 +236,12 @@ def test_bad_rows_are_left_out_and_counted(replay, tmp_path, prices):
 
 def test_other_formats(replay, tmp_path):
     log = tmp_path / "log.csv"
-    log.write_text("text,area,model,performance\nWhat is a tort?,law,sim-small-1b,0.5\nIntegrate x.,math,,\n")
+    rows = "What is a tort?,law,sim-small-1b,0.5", "Integrate x.,math,,", "What is force?,physics,sim-small-1b,0.75"
+    log.write_text("\n".join(["text,area,model,performance", *rows, ""]))
     done, document = replay("--query-field", "text", "--domain-field", "area", log=log)
     assert done.status == 0, done.err
-    assert (document["queries"], policy(document, "as logged")["queries"]) == (2, 1)
-    assert policy(document, "as logged")["outcomes"][0]["realised"] == 0.5
+    assert (document["queries"], policy(document, "as logged")["queries"]) == (3, 2)
+    assert policy(document, "as logged")["outcomes"][0]["realised"] == 0.625
 
 
 def test_candidates_restrict_all_policies(replay, prices):
