@@ -113,6 +113,8 @@ def replay(
     from gpu_select.router import DEFAULT_ENCODER
     from gpu_select.training.utility import speed_scale
 
+    if candidates is not None and not 0 < len(set(candidates)) == len(candidates):
+        raise ConfigError("candidates", ",".join(candidates), "names of models with commas between, each once")
     limits = None
     if budget is not None or budget_per_1000 is not None or max_share or quality_weight is not None:
         weight = 1.0 if quality_weight is None else quality_weight

@@ -284,6 +284,11 @@ def test_records_without_tokens_say_what_is_missing(replay, data_dir, prices):
             "max-share: expected shares with room for all 90 rows together, got 45",
         ),
         (("--candidates", "nobody"), "candidates: expected models of "),
+        (
+            ("--candidates", f"{SMALL},{LARGE},{SMALL}", "--max-share", f"{SMALL}=20"),
+            f"candidates: expected names of models with commas between, each once, got '{SMALL},{LARGE},{SMALL}'",
+        ),
+        (("--candidates", ","), "candidates: expected names of models with commas between, each once, got ''"),
         (("--algorithm", "mlp"), "algorithm: expected one of knn, which "),
     ],
 )
