@@ -124,7 +124,8 @@ def replay(
             "--policy-output writes the choices within limits: give it with --budget, --budget-per-1000, --max-share "
             "or --quality-weight (what a selector chooses is what `gpu-select route` writes)"
         )
-    _check_outputs(json_path, policy_output)
+    inputs = [path for path in (log, data_file, models_config) if path is not None]
+    _check_outputs(json_path, policy_output, inputs)
     target = resolve_device(device)
     prices = {}
     if models_config is not None:
@@ -190,19 +191,24 @@ def replay(
         _write_policy(found, policy_output)
 
 
-def _check_outputs(json_path: str | None, policy_output: str | None) -> None:
+def _check_outputs(json_path: str | None, policy_output: str | None, inputs: Sequence[str]) -> None:
     """Before minutes of work rather than after them."""
-    from pathlib import Path
+    import os
 
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.files import STDIO, check_writable
+    from gpu_select.files import STDIO, check_target
     from gpu_select.logs.formats import log_format
 
+    taken = {os.path.realpath(path) for path in inputs}
     for option, path in (("json", json_path), ("policy-output", policy_output)):
+        if path is None:
+            continue
         if path == STDIO:
             raise ConfigError(option, path, "a file, as the tables go to standard output")
-        if path is not None:
-            check_writable(Path(path).parent)
+        check_target(path)
+        if os.path.realpath(path) in taken:
+            raise ConfigError(option, path, "a file that nothing else is read from or written to")
+        taken.add(os.path.realpath(path))
     if policy_output is not None:
         log_format(policy_output, None, OutputError)
 

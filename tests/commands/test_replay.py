@@ -311,14 +311,29 @@ def test_a_budget_without_prices_says_what_it_needs(replay):
         ("--policy-output", "-", "policy-output: expected a file, as the tables go to standard output, got '-'"),
         ("--json", "file/out.json", "cannot write "),
         ("--policy-output", "out.xyz", "out.xyz: "),
+        ("--json", "folder.json", "folder.json: it is a folder"),
+        ("--policy-output", "folder.json", "folder.json: it is a folder"),
+        ("--policy-output", "replay.json", "policy-output: expected a file that nothing else "),
     ],
 )
 def test_an_output_that_cannot_be_written_is_known_before_anything_is_read(replay, tmp_path, option, path, text):
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
     path = path if path == "-" else tmp_path / path
     done, _ = replay("--quality-weight", 0.5, option, path, log=tmp_path / "none.jsonl")
     check_failed(done, None, text)
     assert "none.jsonl" not in done.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--policy-output"])
+def test_no_output_takes_the_place_of_what_is_read(replay, priced, prices, tmp_path, option):
+    log = tmp_path / "log.jsonl"
+    shutil.copy(priced / "log.jsonl", log)
+    (tmp_path / "link.jsonl").symlink_to(log)
+    for path in (log, tmp_path / "link.jsonl"):
+        done, _ = replay(*prices, "--quality-weight", 0.5, option, path, log=log)
+        check_failed(done, None, f"{option[2:]}: expected a file that nothing else is read from or written to, got ")
+    assert log.read_bytes() == (priced / "log.jsonl").read_bytes()
 
 
 def test_an_empty_log(replay, tmp_path):
