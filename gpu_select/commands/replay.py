@@ -105,7 +105,7 @@ def replay(
     from gpu_select.commands.replay_tables import print_replay
     from gpu_select.config import read_models
     from gpu_select.encoder import resolve_device
-    from gpu_select.errors import ConfigError
+    from gpu_select.errors import ConfigError, DataError
     from gpu_select.files import atomic_write
     from gpu_select.logs import open_log
     from gpu_select.records import with_prices
@@ -137,6 +137,8 @@ def replay(
     selectors: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def check(encoder: Encoder, table: OutcomeTable) -> None:
+        if len(table.queries) < 2:
+            raise DataError(f"{data_file}: expected records of two queries at least, got one")
         for name in candidates or ():
             if name not in table.models:
                 raise ConfigError("candidates", name, f"models of {data_file}: {', '.join(table.models)}")
@@ -172,6 +174,8 @@ def replay(
                 model_fields=MODEL_FIELDS if model_field is None else (model_field,),
                 progress=bar.update,
             )
+    if model_field is not None and not (replayed.counts.unknown_models or bool((replayed.logged_Q >= 0).any())):
+        options.warn(f"{log}: no row names a model in {model_field}: nothing is known of what the log did")
     _warn(replayed, costs, log, data_file, has_prices=models_config is not None)
     found = replaying.replay(
         replayed,

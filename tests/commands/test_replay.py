@@ -336,6 +336,22 @@ def test_no_output_takes_the_place_of_what_is_read(replay, priced, prices, tmp_p
     assert log.read_bytes() == (priced / "log.jsonl").read_bytes()
 
 
+def test_records_of_one_query(replay, priced, write_lines, tmp_path):
+    first, *others = rows_of(priced / "train.jsonl")
+    write_lines(tmp_path / "one.jsonl", [first, *(row for row in others if row["query"] == first["query"])])
+    done, document = replay(data=tmp_path / "one.jsonl")
+    check_failed(done, document, "one.jsonl: expected records of two queries at least, got one")
+
+
+def test_a_model_field_that_no_row_has(replay, write_lines, tmp_path):
+    log = tmp_path / "log.jsonl"
+    write_lines(log, [{"query": "What is a tort?", "model": SMALL}, {"query": "Why?", "who": None}])
+    done, document = replay("--model-field", "who", log=log)
+    assert f"warning: {log}: no row names a model in who: nothing is known of what the log did\n" in done.err
+    assert "as logged" not in [p["name"] for p in document["policies"]]
+    assert "no row names a model" not in replay(log=log)[0].err
+
+
 def test_an_empty_log(replay, tmp_path):
     check_failed(*replay(log="-"), "-: expected at least one row with a query, got no row at all")
     bad = tmp_path / "bad.jsonl"
