@@ -6,6 +6,7 @@ A line is {"text": "Integrate x^2.", "domain": "math"}, or {"input_ids": [101, .
 the kind `selector` it is {"features": [0.1, ...]}. A line comes out for each.
 """
 
+import functools
 import json
 import sys
 import zipfile
@@ -14,34 +15,42 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
-def tokens_of(rows, path, encoder):
-    """(B, T) token ids and mask: those that rows bring, or by the tokenizer inside of the package."""
-    if "input_ids" in rows[0]:
-        ids = pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True, padding_value=-1)
-        return ids.clamp(min=0), (ids >= 0).long()
+@functools.cache
+def tokenizer_in(path, ending):
+    """The tokenizer inside of a package, which cuts texts as the encoder wants it."""
     from tokenizers import Tokenizer
 
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(encoder["tokenizer"]))
-        tokenizer = Tokenizer.from_str(archive.read(name).decode())  # cuts and pads as the encoder wants it
-    encodings = tokenizer.encode_batch([encoder["prefix"] + row["text"] for row in rows])
-    return torch.tensor([one.ids for one in encodings]), torch.tensor([one.attention_mask for one in encodings])
+        return Tokenizer.from_str(archive.read(next(n for n in archive.namelist() if n.endswith(ending))).decode())
+
+
+def tensors_of(row, path, about, encoder):
+    """Features, or tokens and domain. What does not fit is refused here: of compiled code's errors few are clear."""
+    if about["kind"] == "selector":
+        return [torch.tensor(row["features"], dtype=torch.float32).reshape(about["inputs"][0]["shape"][1])]
+    ids = row.get("input_ids") or tokenizer_in(path, encoder["tokenizer"]).encode(encoder["prefix"] + row["text"]).ids
+    if not 1 <= len(ids) <= encoder["max_length"] or min(ids) < 0:
+        raise ValueError(f"expected 1 to {encoder['max_length']} tokens")
+    return [torch.tensor(ids), torch.tensor(about["domains"].index(row.get("domain", "other")))]
 
 
 def main(path):
     """Read, decide, print."""
-    rows = [json.loads(line) for line in sys.stdin if line.strip()]
     package = torch._inductor.aoti_load_package(path)
-    about = json.loads(package.get_metadata()["gpu_select"])
-    if about["kind"] == "selector":
-        inputs = [torch.tensor([row["features"] for row in rows])]
-    else:
-        domain = [about["domains"].index(row.get("domain", "other")) for row in rows]
-        inputs = [*tokens_of(rows, path, about["encoder"]), torch.tensor(domain)]
+    about, rows = json.loads(package.get_metadata()["gpu_select"]), []
+    for number, line in enumerate(sys.stdin, 1):
+        try:
+            rows += [tensors_of(json.loads(line), path, about, about["encoder"])] if line.strip() else []
+        except Exception as error:
+            sys.exit(f"line {number}: {type(error).__name__}: {error}")
+    if not rows:  # there are no empty batches
+        return
+    first, *domains = zip(*rows, strict=True)
+    first = pad_sequence(first, batch_first=True, padding_value=-1)
+    inputs = [first.clamp(min=0), (first >= 0).long(), torch.stack(domains[0])] if domains else [first]
     if len(inputs) < len(about["inputs"]):  # the mask of models that may be chosen
         inputs.append(torch.ones(len(rows), len(about["models"]), dtype=torch.bool))
-    with torch.inference_mode():
-        out = package(*(tensor.to(about["device"]) for tensor in inputs))
+    out = package(*(tensor.to(about["device"]) for tensor in inputs))
     for model, score in zip(out["model"].tolist(), out["score"].tolist(), strict=True):
         print(json.dumps({"model": about["models"][model], "score": score}))
 

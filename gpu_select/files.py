@@ -23,6 +23,7 @@ __all__ = [
     "TEMPORARY",
     "atomic_path",
     "atomic_write",
+    "check_target",
     "check_writable",
     "open_read",
     "remove_file",
@@ -338,6 +339,23 @@ def check_writable(folder: str | Path) -> None:
         probe = Path(folder) / _temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
+
+
+def check_target(path: str | Path) -> None:
+    """Make sure that a file can be written under a name, before hours are spent on what goes there.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if str(path) == STDIO:
+        return
+    with writing(path):
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder")
+        is_direct = target.exists() and not target.is_file()  # a device or a pipe
+    if not is_direct:
+        check_writable(target.parent if os.path.islink(path) else Path(path).parent)
 
 
 def remove_file(path: str | Path) -> bool:

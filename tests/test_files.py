@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_select.errors import InputError, MissingDependencyError, OutputError
-from gpu_select.files import atomic_path, atomic_write, open_read, remove_file, strip_compression
+from gpu_select.files import atomic_path, atomic_write, check_target, open_read, remove_file, strip_compression
 
 TEXT = b"".join(b"line %d of a text that compresses\n" % i for i in range(5000))
 
@@ -343,3 +343,17 @@ def test_places_where_no_library_can_write(tmp_path):
             write_by_name(name, b"x")
     with pytest.raises(OutputError, match="No such file or directory"), atomic_path(tmp_path / "never"):
         pass  # the library wrote nothing
+
+
+def test_a_name_that_can_be_written_is_left_as_it_is(tmp_path):
+    (tmp_path / "file").write_bytes(b"before")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "x")
+    for name in ("file", "new", "folder/new", "link"):
+        check_target(tmp_path / name)
+    for name in ("-", "/dev/null"):
+        check_target(name)
+    assert (tmp_path / "file").read_bytes() == b"before"
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "file", "folder", "link"]
+    for name, reason in ((tmp_path, "it is a folder"), (tmp_path / "file" / "x", ""), ("a\0b", "embedded null")):
+        with pytest.raises(OutputError, match=f"cannot write .*{reason}"):
+            check_target(name)

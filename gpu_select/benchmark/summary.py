@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from array import array
@@ -81,7 +82,8 @@ def summarise(
         for name, column in of_model.columns.items():
             value = record.get(name)
             if isinstance(value, (int, float)):
-                column.append(value)
+                with contextlib.suppress(OverflowError):  # an integer beyond all floats is no measurement
+                    column.append(value)
     return [_summary(model, len(queries), seen[model], stopped.get(model)) for model in models]
 
 

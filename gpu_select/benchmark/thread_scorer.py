@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from gpu_select.benchmark.failure import one_line
+from gpu_select.benchmark.metrics.truths import accepted_answers
 from gpu_select.benchmark.scoring import metric_of
 
 __all__ = ["Scorer", "ThreadScorer"]
@@ -19,7 +20,8 @@ _AT_ONCE = ("CEM", "em_mc", "GSM8K", "f1_score", "commongen_coverage")
 _AT_ONCE_CHARACTERS = 4000
 """So long an answer takes these metrics less than a millisecond; a thread may take longer to wake."""
 _NO_TRUTH = "no ground_truth"
-_NO_SCORE = "no score; code_eval needs --allow-code-execution"
+_NO_CODE = "no score; code_eval needs --allow-code-execution"
+_NOTHING_ASKED = "no score; the ground_truth names nothing to look for"
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class ThreadScorer:
 
     def _score(self, record: Mapping[str, Any]) -> tuple[float | None, str]:
         truth = record.get("ground_truth")
-        if truth is None:
+        if not accepted_answers(truth):
             return None, _NO_TRUTH
         try:
             score = self._scorer.score(
@@ -83,4 +85,7 @@ class ThreadScorer:
                 self._has_crashed = True
                 _logger.warning("an answer could not be scored: %s: %s", type(error).__name__, one_line(str(error)))
             return None, f"scoring failed: {type(error).__name__}: {one_line(str(error))}"
-        return score, "" if score is not None else _NO_SCORE
+        if score is not None:
+            return score, ""
+        is_code = metric_of(record.get("metric"), record.get("choices")) == "code_eval"
+        return None, _NO_CODE if is_code else _NOTHING_ASKED

@@ -17,6 +17,16 @@ _INTERRUPTED = 130
 _INCOMPLETE = 3
 
 
+class _Range(click.FloatRange):
+    """Without NaN, which no bound keeps out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 @click.command(name="benchmark")
 @click.option("--queries", required=True, metavar="FILE", help="JSON lines with query, category, ground_truth, ...")
 @click.option("--models", metavar="NAMES", callback=options.names, help="Names of models, with commas between.")
@@ -27,10 +37,8 @@ _INCOMPLETE = 3
 @click.option("--concurrency", type=click.IntRange(1, 10_000), default=4, show_default=True, help="Calls at once.")
 @click.option("--limit", type=click.IntRange(1), help="Take the first LIMIT distinct queries only.")
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Most tokens of an answer.")
-@click.option("--temperature", type=click.FloatRange(0, 100), default=0.0, show_default=True)
-@click.option(
-    "--timeout", type=click.FloatRange(0.001, 86_400), default=600.0, show_default=True, help="Seconds a try may take."
-)
+@click.option("--temperature", type=_Range(0, 100), default=0.0, show_default=True)
+@click.option("--timeout", type=_Range(0.001, 86_400), default=600.0, show_default=True, help="Seconds a try may take.")
 @click.option("--retries", type=click.IntRange(0, 100), default=5, show_default=True, help="Tries beyond the first.")
 @click.option("--concise", is_flag=True, help="Ask for short answers.")
 @click.option("--interleave", is_flag=True, help="Let models take turns, instead of one after the other.")

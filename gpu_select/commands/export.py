@@ -62,10 +62,12 @@ def export(
     if Path(output).suffix != ".pt2":
         raise click.UsageError(f"--output: expected a name that ends in .pt2, got {output}")
     from gpu_select.export import check_compiler, export_router, export_selector
-    from gpu_select.files import check_writable
+    from gpu_select.files import check_target
 
     check_compiler()
-    check_writable(Path(output).parent)
+    for path in (output, json_path):
+        if path is not None:
+            check_target(path)
     how = {"takes_candidates": candidate_mask, "portable": portable}
     if kind == "full":
         from gpu_select.router import Router

@@ -105,7 +105,7 @@ def replay(
     from gpu_select.commands.replay_tables import print_replay
     from gpu_select.config import read_models
     from gpu_select.encoder import resolve_device
-    from gpu_select.errors import ConfigError
+    from gpu_select.errors import ConfigError, DataError
     from gpu_select.files import atomic_write
     from gpu_select.logs import open_log
     from gpu_select.records import with_prices
@@ -113,6 +113,8 @@ def replay(
     from gpu_select.router import DEFAULT_ENCODER
     from gpu_select.training.utility import speed_scale
 
+    if candidates is not None and not 0 < len(set(candidates)) == len(candidates):
+        raise ConfigError("candidates", ",".join(candidates), "names of models with commas between, each once")
     limits = None
     if budget is not None or budget_per_1000 is not None or max_share or quality_weight is not None:
         weight = 1.0 if quality_weight is None else quality_weight
@@ -122,7 +124,8 @@ def replay(
             "--policy-output writes the choices within limits: give it with --budget, --budget-per-1000, --max-share "
             "or --quality-weight (what a selector chooses is what `gpu-select route` writes)"
         )
-    _check_outputs(json_path, policy_output)
+    inputs = [path for path in (log, data_file, models_config) if path is not None]
+    _check_outputs(json_path, policy_output, inputs)
     target = resolve_device(device)
     prices = {}
     if models_config is not None:
@@ -134,6 +137,8 @@ def replay(
     selectors: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def check(encoder: Encoder, table: OutcomeTable) -> None:
+        if len(table.queries) < 2:
+            raise DataError(f"{data_file}: expected records of two queries at least, got one")
         for name in candidates or ():
             if name not in table.models:
                 raise ConfigError("candidates", name, f"models of {data_file}: {', '.join(table.models)}")
@@ -169,6 +174,8 @@ def replay(
                 model_fields=MODEL_FIELDS if model_field is None else (model_field,),
                 progress=bar.update,
             )
+    if model_field is not None and not (replayed.counts.unknown_models or bool((replayed.logged_Q >= 0).any())):
+        options.warn(f"{log}: no row names a model in {model_field}: nothing is known of what the log did")
     _warn(replayed, costs, log, data_file, has_prices=models_config is not None)
     found = replaying.replay(
         replayed,
@@ -188,19 +195,24 @@ def replay(
         _write_policy(found, policy_output)
 
 
-def _check_outputs(json_path: str | None, policy_output: str | None) -> None:
+def _check_outputs(json_path: str | None, policy_output: str | None, inputs: Sequence[str]) -> None:
     """Before minutes of work rather than after them."""
-    from pathlib import Path
+    import os
 
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.files import STDIO, check_writable
+    from gpu_select.files import STDIO, check_target
     from gpu_select.logs.formats import log_format
 
+    taken = {os.path.realpath(path) for path in inputs}
     for option, path in (("json", json_path), ("policy-output", policy_output)):
+        if path is None:
+            continue
         if path == STDIO:
             raise ConfigError(option, path, "a file, as the tables go to standard output")
-        if path is not None:
-            check_writable(Path(path).parent)
+        check_target(path)
+        if os.path.realpath(path) in taken:
+            raise ConfigError(option, path, "a file that nothing else is read from or written to")
+        taken.add(os.path.realpath(path))
     if policy_output is not None:
         log_format(policy_output, None, OutputError)
 

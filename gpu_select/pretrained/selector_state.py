@@ -6,7 +6,6 @@ same, so that no file can make one that its own code could not have made.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +180,7 @@ def _kmeans(state: _State, backend: Backend) -> Selector:
 def _svm(state: _State, backend: Backend) -> Selector:
     def is_good(value: Any) -> bool:
         return isinstance(value, list) and all(
-            type(gamma) in (int, float) and math.isfinite(gamma) and 0 < gamma <= MAX_MAGNITUDE for gamma in value
+            type(gamma) in (int, float) and 0 < gamma <= MAX_MAGNITUDE for gamma in value
         )
 
     gammas = [float(gamma) for gamma in state.parameter("rbf_gammas", "a list of numbers > 0", is_good)]

@@ -58,12 +58,14 @@ def read_logged(fields: Mapping[str, Any], model_fields: Sequence[str]) -> Logge
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, str) and len(value) <= _MOST_DIGITS:
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str) and len(value) > _MOST_DIGITS:
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):  # JSON has integers beyond all floats
+        return None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ class Agreement:
 def agreement(
     figure: str, expected_R: NDArray[np.float64], realised_R: NDArray[np.float64], group_R: NDArray[np.int64]
 ) -> Agreement | None:
-    """Compare (R,) expected with (R,) logged values, NaN where there is none; None where no row has both.
+    """Compare (R,) expected with (R,) logged values, NaN where there is none.
+
+    None where fewer than two queries have both: one alone says nothing of chance.
 
     Args:
         figure: its name.
@@ -90,7 +94,7 @@ def agreement(
         group_R: (R,) alike for rows with the same query.
     """
     both = np.isfinite(expected_R) & np.isfinite(realised_R)
-    if not both.any():
+    if len(np.unique(group_R[both])) < 2:
         return None
     difference = realised_R[both] - expected_R[both]
     return Agreement(
@@ -107,13 +111,13 @@ def mean_interval(values_R: NDArray[np.float64], group_R: NDArray[np.int64]) -> 
 
     Args:
         values_R: (R,) finite.
-        group_R: (R,) integers >= 0.
+        group_R: (R,) integers, at least two different ones.
 
     Source:
-        Liang and Zeger (1986), doi:10.1093/biomet/73.1.13, the variance of a mean over clusters.
+        Liang and Zeger (1986), doi:10.1093/biomet/73.1.13, the variance of a mean over clusters, times G / (G - 1).
     """
     mean = float(values_R.mean())
     _, place_R = np.unique(group_R, return_inverse=True)
     sums_G = np.bincount(place_R.reshape(-1), values_R - mean)
-    arm = 1.96 * float(np.sqrt((sums_G**2).sum())) / len(values_R)
+    arm = 1.96 * float(np.sqrt((sums_G**2).sum() * len(sums_G) / (len(sums_G) - 1))) / len(values_R)
     return mean - arm, mean + arm

@@ -212,7 +212,7 @@ def test_an_earlier_answer_is_brought_up_to_its_question(file, stub, fields, per
 def test_nothing_is_written_where_nothing_has_changed(file, stub):
     stub.may_score.set()
     stub.score = lambda *args, **truth: None
-    record = unscored("no score; code_eval needs --allow-code-execution")
+    record = unscored("no score; the ground_truth names nothing to look for")
     span = file.append(record)
     with_recorder(file, stub, lambda recorder: recorder.again(span, QUESTION))
     assert load(file) == [record]

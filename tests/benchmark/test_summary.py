@@ -96,3 +96,8 @@ def test_the_table_has_the_columns_that_say_something():
     ]
     assert max(map(len, lines)) <= 150
     assert len({len(line) for line in lines}) == 1
+
+
+def test_an_integer_beyond_all_floats_counts_as_unknown():
+    (found,) = summarise([answer("q", "a", performance=1, input_tokens=10**400)], ["a"], {"q"}, {})
+    assert (found.answered, found.mean_performance, found.input_tokens) == (1, 1.0, None)

@@ -58,15 +58,17 @@ def test_what_may_take_its_time_is_scored_in_another_thread(metric, n_characters
 def test_without_a_truth_nothing_is_scored():
     stub = Stub()
     assert (
-        score(stub, {"query": "q", "response": "r"}, {"response": "r", "ground_truth": None})
-        == [(None, "no ground_truth")] * 2
+        score(stub, {"query": "q", "response": "r"}, *({"response": "r", "ground_truth": t} for t in (None, "", [[]])))
+        == [(None, "no ground_truth")] * 4
     )
     assert stub.seen == []
 
 
 def test_an_answer_that_cannot_be_scored_says_why():
-    assert score(Stub(None), {"query": "q", "response": "r", "ground_truth": "t"}) == [
-        (None, "no score; code_eval needs --allow-code-execution")
+    records = [{"query": "q", "response": "r", "ground_truth": "t", "metric": m} for m in ("code_eval", "CEM")]
+    assert score(Stub(None), *records) == [
+        (None, "no score; code_eval needs --allow-code-execution"),
+        (None, "no score; the ground_truth names nothing to look for"),
     ]
 
 

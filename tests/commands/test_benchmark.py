@@ -75,6 +75,8 @@ def test_models_are_named_in_one_way(cli, queries, models):
         (["--limit", 0], "--limit': 0 is not in the range x>=1"),
         (["--retries", -1], "--retries': -1 is not in the range 0<=x<=100"),
         (["--timeout", 0], "--timeout': 0.0 is not in the range"),
+        (["--timeout", "nan"], "--timeout': 'nan' is not a number"),
+        (["--temperature", "nan"], "--temperature': 'nan' is not a number"),
         (["--max-tokens", "many"], "--max-tokens': 'many' is not a valid integer range"),
     ],
 )

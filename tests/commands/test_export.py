@@ -99,6 +99,9 @@ def test_a_saved_router_is_exported_as_well(cli, models_dir, tiny_encoder_path, 
             "Error: --embedding-model is for --kind full: a selector takes features",
         ),
         (["--output", "file/r.pt2"], 1, "error: cannot write file: File exists"),
+        (["--output", "folder.pt2"], 1, "error: cannot write folder.pt2: it is a folder"),
+        (["--output", "r.pt2", "--json", "file/r.json"], 1, "error: cannot write file: File exists"),
+        (["--output", "r.pt2", "--json", "folder.pt2"], 1, "error: cannot write folder.pt2: it is a folder"),
         (["--output", "r.pt2", "--models-dir", "absent"], 1, "error: pretrained model not found: absent"),
         (
             ["--output", "r.pt2", "--models-dir", "someone/router"],
@@ -111,12 +114,13 @@ def test_a_saved_router_is_exported_as_well(cli, models_dir, tiny_encoder_path, 
 def test_mistakes_are_one_line(cli, models_dir, tmp_path, monkeypatch, asked, arguments, status, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.pt2").mkdir()
     result = cli("export", "--models-dir", models_dir, *arguments)
     assert result.status == status
     assert text in result.err
     assert result.err.count("\n") == (1 if status == 1 else 4 if "Usage" in result.err else 1)
     assert asked == []
-    assert os.listdir(tmp_path) == ["file"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.pt2"]
 
 
 def test_without_a_compiler_nothing_is_loaded(cli, tmp_path, monkeypatch):

@@ -236,11 +236,12 @@ def test_bad_rows_are_left_out_and_counted(replay, tmp_path, prices):
 
 def test_other_formats(replay, tmp_path):
     log = tmp_path / "log.csv"
-    log.write_text("text,area,model,performance\nWhat is a tort?,law,sim-small-1b,0.5\nIntegrate x.,math,,\n")
+    rows = "What is a tort?,law,sim-small-1b,0.5", "Integrate x.,math,,", "What is force?,physics,sim-small-1b,0.75"
+    log.write_text("\n".join(["text,area,model,performance", *rows, ""]))
     done, document = replay("--query-field", "text", "--domain-field", "area", log=log)
     assert done.status == 0, done.err
-    assert (document["queries"], policy(document, "as logged")["queries"]) == (2, 1)
-    assert policy(document, "as logged")["outcomes"][0]["realised"] == 0.5
+    assert (document["queries"], policy(document, "as logged")["queries"]) == (3, 2)
+    assert policy(document, "as logged")["outcomes"][0]["realised"] == 0.625
 
 
 def test_candidates_restrict_all_policies(replay, prices):
@@ -283,6 +284,11 @@ def test_records_without_tokens_say_what_is_missing(replay, data_dir, prices):
             "max-share: expected shares with room for all 90 rows together, got 45",
         ),
         (("--candidates", "nobody"), "candidates: expected models of "),
+        (
+            ("--candidates", f"{SMALL},{LARGE},{SMALL}", "--max-share", f"{SMALL}=20"),
+            f"candidates: expected names of models with commas between, each once, got '{SMALL},{LARGE},{SMALL}'",
+        ),
+        (("--candidates", ","), "candidates: expected names of models with commas between, each once, got ''"),
         (("--algorithm", "mlp"), "algorithm: expected one of knn, which "),
     ],
 )
@@ -305,14 +311,45 @@ def test_a_budget_without_prices_says_what_it_needs(replay):
         ("--policy-output", "-", "policy-output: expected a file, as the tables go to standard output, got '-'"),
         ("--json", "file/out.json", "cannot write "),
         ("--policy-output", "out.xyz", "out.xyz: "),
+        ("--json", "folder.json", "folder.json: it is a folder"),
+        ("--policy-output", "folder.json", "folder.json: it is a folder"),
+        ("--policy-output", "replay.json", "policy-output: expected a file that nothing else "),
     ],
 )
 def test_an_output_that_cannot_be_written_is_known_before_anything_is_read(replay, tmp_path, option, path, text):
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
     path = path if path == "-" else tmp_path / path
     done, _ = replay("--quality-weight", 0.5, option, path, log=tmp_path / "none.jsonl")
     check_failed(done, None, text)
     assert "none.jsonl" not in done.err
+
+
+@pytest.mark.parametrize("option", ["--json", "--policy-output"])
+def test_no_output_takes_the_place_of_what_is_read(replay, priced, prices, tmp_path, option):
+    log = tmp_path / "log.jsonl"
+    shutil.copy(priced / "log.jsonl", log)
+    (tmp_path / "link.jsonl").symlink_to(log)
+    for path in (log, tmp_path / "link.jsonl"):
+        done, _ = replay(*prices, "--quality-weight", 0.5, option, path, log=log)
+        check_failed(done, None, f"{option[2:]}: expected a file that nothing else is read from or written to, got ")
+    assert log.read_bytes() == (priced / "log.jsonl").read_bytes()
+
+
+def test_records_of_one_query(replay, priced, write_lines, tmp_path):
+    first, *others = rows_of(priced / "train.jsonl")
+    write_lines(tmp_path / "one.jsonl", [first, *(row for row in others if row["query"] == first["query"])])
+    done, document = replay(data=tmp_path / "one.jsonl")
+    check_failed(done, document, "one.jsonl: expected records of two queries at least, got one")
+
+
+def test_a_model_field_that_no_row_has(replay, write_lines, tmp_path):
+    log = tmp_path / "log.jsonl"
+    write_lines(log, [{"query": "What is a tort?", "model": SMALL}, {"query": "Why?", "who": None}])
+    done, document = replay("--model-field", "who", log=log)
+    assert f"warning: {log}: no row names a model in who: nothing is known of what the log did\n" in done.err
+    assert "as logged" not in [p["name"] for p in document["policies"]]
+    assert "no row names a model" not in replay(log=log)[0].err
 
 
 def test_an_empty_log(replay, tmp_path):

@@ -163,6 +163,7 @@ def test_a_config_that_says_something_else(saved, change, fields, text):
     [
         ("svm", {"selector__rbf_gammas": [1.0, -1.0, 1.0]}, "selector.rbf_gammas: expected a list of numbers > 0, got"),
         ("svm", {"selector__rbf_gammas": [1.0, True, 1.0]}, "selector.rbf_gammas: expected a list of numbers > 0, got"),
+        ("svm", {"selector__rbf_gammas": [10**400]}, "selector.rbf_gammas: expected a list of numbers > 0, got [1000"),
         ("svm", {"selector__rbf_gammas": 1.0}, "selector.rbf_gammas: expected a list of numbers > 0, got 1.0"),
         ("svm", {"selector__rbf_gammas": [1.0] * 9}, "selector.rbf_gammas: expected at most 4 numbers, got"),
         ("svm", {"selector__rbf_gammas": [1.0, 1.0]}, "selector.place_L: expected int64 of shape (2), got int64 of"),

@@ -41,6 +41,7 @@ def test_a_row_without_anything():
         ({"performance": "nan"}, "performance: expected a number in [0, 1], got 'nan'"),
         ({"performance": True}, "performance: expected a number in [0, 1], got True"),
         ({"usage": {"prompt_tokens": []}}, "prompt_tokens: expected a number in [0, 1e+09], got []"),
+        ({"input_tokens": 10**400}, f"input_tokens: expected a number in [0, 1e+09], got 1{76 * '0'}..."),
     ],
 )
 def test_nonsense_counts_as_unknown_and_is_named(row, text):
@@ -59,12 +60,15 @@ def test_any_row_can_be_read(row):
 def test_the_interval_of_a_mean_is_the_textbooks():
     values = np.random.default_rng(0).normal(3, 2, 5000)
     low, high = mean_interval(values, np.arange(5000))
-    arm = 1.96 * values.std() / 5000**0.5
+    arm = 1.96 * values.std(ddof=1) / 5000**0.5
     assert (low, high) == pytest.approx((values.mean() - arm, values.mean() + arm))
 
 
 def test_rows_of_one_query_are_one_draw():
     values = np.random.default_rng(1).normal(0, 1, 400)
+    assert mean_interval(values[:2], np.arange(2))[1] - values[:2].mean() == pytest.approx(
+        1.96 * values[:2].std(ddof=1) / 2**0.5
+    )
     once = mean_interval(values, np.arange(400))
     six_times = mean_interval(np.repeat(values, 6), np.repeat(np.arange(400), 6))
     assert six_times == pytest.approx(once)
@@ -76,3 +80,10 @@ def test_agreement_is_over_rows_that_have_both():
     assert (found.expected, found.realised) == pytest.approx((0.3, 0.5))
     assert found.ci95[0] < 0.2 < found.ci95[1]
     assert agreement("quality", np.array([NAN]), np.array([1.0]), np.arange(1)) is None
+
+
+def test_rows_of_one_query_alone_are_not_compared():
+    expected, logged = np.array([0.5, 0.5, 0.4]), np.array([0.0, 0.0, 1.0])
+    assert agreement("quality", expected[:1], logged[:1], np.arange(1)) is None
+    assert agreement("quality", expected[:2], logged[:2], np.array([7, 7])) is None
+    assert agreement("quality", expected, logged, np.array([7, 7, 8])).rows == 3
