@@ -20,7 +20,7 @@ _AT_ONCE = ("CEM", "em_mc", "GSM8K", "f1_score", "commongen_coverage")
 _AT_ONCE_CHARACTERS = 4000
 """So long an answer takes these metrics less than a millisecond; a thread may take longer to wake."""
 _NO_TRUTH = "no ground_truth"
-_NO_CODE = "no score; code_eval needs --allow-code-execution"
+_NO_CODE = "no score; code_eval needs --allow-code-execution, and assertions in ground_truth"
 _NOTHING_ASKED = "no score; the ground_truth names nothing to look for"
 
 _logger = logging.getLogger(__name__)

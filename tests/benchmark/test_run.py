@@ -285,7 +285,7 @@ def test_code_is_not_run_unless_that_is_allowed(benchmark, server, output, read_
     assert "warning: 1 queries are scored by running the code of their answers: without --allow-code-exec" in done.err
     (record,) = read_lines(output)
     assert (record["response"], record.get("performance")) == (code, None)
-    assert record["unscored"] == "no score; code_eval needs --allow-code-execution"
+    assert record["unscored"] == "no score; code_eval needs --allow-code-execution, and assertions in ground_truth"
     try:
         Scorer(allow_code_execution=True).close()
     except IsolationError:

@@ -67,7 +67,7 @@ def test_without_a_truth_nothing_is_scored():
 def test_an_answer_that_cannot_be_scored_says_why():
     records = [{"query": "q", "response": "r", "ground_truth": "t", "metric": m} for m in ("code_eval", "CEM")]
     assert score(Stub(None), *records) == [
-        (None, "no score; code_eval needs --allow-code-execution"),
+        (None, "no score; code_eval needs --allow-code-execution, and assertions in ground_truth"),
         (None, "no score; the ground_truth names nothing to look for"),
     ]
 
