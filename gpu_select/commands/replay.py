@@ -38,7 +38,7 @@ def _max_share(ctx: click.Context, param: click.Parameter, values: Sequence[str]
 
 
 @click.command(name="replay")
-@click.argument("log", metavar="LOG")
+@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
 @options.data_file
 @click.option("--models-dir", required=True, metavar="DIR", help="Folder of selector files.")
 @click.option("--models-config", metavar="FILE", help="models.yaml with prices.")
@@ -64,10 +64,11 @@ def _max_share(ctx: click.Context, param: click.Parameter, values: Sequence[str]
 def command(**settings: Any) -> None:
     """Say what other policies would do to a log: share, cost and expected quality of each model.
 
-    LOG needs no outcomes. Benchmark records of the same models (--data-file, such as those of the training) tell what
-    each model is expected to score, take and write on each query. The policies: what the log did, the selectors of
-    --models-dir as they are, each model alone, and the best expected choices, also within --budget and --max-share. A
-    sweep of the quality weight shows everything between the cheapest or fastest choices and the best.
+    LOG is a file, a pattern or a folder, as for route; the rows of several are one log. It needs no outcomes. Benchmark
+    records of the same models (--data-file, such as those of the training) tell what each model is expected to score,
+    take and write on each query. The policies: what the log did, the selectors of --models-dir as they are, each model
+    alone, and the best expected choices, also within --budget and --max-share. A sweep of the quality weight shows
+    everything between the cheapest or fastest choices and the best.
 
     Expected quality is a mean over many queries alike. Where the log has outcomes, they are set against it.
     """
@@ -76,7 +77,7 @@ def command(**settings: Any) -> None:
 
 def replay(
     *,
-    log: str,
+    logs: Sequence[str],
     data_file: str,
     models_dir: str,
     models_config: str | None = None,
@@ -107,7 +108,7 @@ def replay(
     from gpu_select.encoder import resolve_device
     from gpu_select.errors import ConfigError, DataError
     from gpu_select.files import atomic_write
-    from gpu_select.logs import open_log
+    from gpu_select.logs import find_logs, open_logs
     from gpu_select.records import with_prices
     from gpu_select.replay.outcomes import MODEL_FIELDS
     from gpu_select.router import DEFAULT_ENCODER
@@ -124,8 +125,8 @@ def replay(
             "--policy-output writes the choices within limits: give it with --budget, --budget-per-1000, --max-share "
             "or --quality-weight (what a selector chooses is what `gpu-select route` writes)"
         )
-    inputs = [path for path in (log, data_file, models_config) if path is not None]
-    _check_outputs(json_path, policy_output, inputs)
+    log, log_files = ", ".join(logs), find_logs(logs, input_format)
+    _check_outputs(json_path, policy_output, [path for path in (*log_files, data_file, models_config) if path])
     target = resolve_device(device)
     prices = {}
     if models_config is not None:
@@ -144,8 +145,9 @@ def replay(
                 raise ConfigError("candidates", name, f"models of {data_file}: {', '.join(table.models)}")
         selectors.update({name: _choices_of(a, encoder, table, candidates, data_file) for name, a in artifacts.items()})
 
-    with open_log(log, format=input_format) as reader:
-        _check_columns(reader.columns, log, query_field, domain_field, model_field)
+    fields = (("query-field", query_field), ("domain-field", domain_field), ("model-field", model_field))
+    needed = [(option, name) for option, name in fields if name is not None]
+    with open_logs(log_files, format=input_format, needed=needed) as reader:
         named = next((a.encoder_name for a in artifacts.values() if a.encoder_name), DEFAULT_ENCODER)
         records = embed_records(
             data_file,
@@ -259,14 +261,6 @@ def _domain_head(models_dir: str, encoder: Encoder) -> Any:
     document = read_domain_file(path)
     check_encoder(path, document.own, encoder.name, encoder.fingerprint)
     return DomainHead(document).to(encoder.device)
-
-
-def _check_columns(columns: list[str] | None, log: str, query: str, domain: str | None, model: str | None) -> None:
-    from gpu_select.errors import ConfigError
-
-    for option, name in (("query-field", query), ("domain-field", domain), ("model-field", model)):
-        if columns is not None and name is not None and name not in columns:
-            raise ConfigError(option, name, f"one of the columns of {log}: {', '.join(columns)}")
 
 
 def _warn(replayed: ReplayedLog, costs: Costs, log: str, data_file: str, *, has_prices: bool) -> None:

@@ -74,7 +74,7 @@ def check_failed(done, document, text: str) -> None:
 
 def test_the_documented_options():
     options = {name: option for option in command.params for name in option.opts}
-    assert [name for name, option in options.items() if option.required] == ["log", "--data-file", "--models-dir"]
+    assert [name for name, option in options.items() if option.required] == ["logs", "--data-file", "--models-dir"]
     assert options["--cache-dir"].default == ".cache/"
     assert options["--max-share"].multiple
     for name in ("--budget", "--budget-per-1000", "--quality-weight", "--candidates", "--json", "--policy-output"):
@@ -350,6 +350,30 @@ def test_a_model_field_that_no_row_has(replay, write_lines, tmp_path):
     assert f"warning: {log}: no row names a model in who: nothing is known of what the log did\n" in done.err
     assert "as logged" not in [p["name"] for p in document["policies"]]
     assert "no row names a model" not in replay(log=log)[0].err
+
+
+def test_several_files_are_one_log(replay, priced, tmp_path):
+    whole = replay()[1]
+    lines = (priced / "log.jsonl").read_text().splitlines(keepends=True)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name, rows in (("a.jsonl", lines[:40]), ("b.jsonl", ["no JSON\n", *lines[40:]])):
+        (folder / name).write_text("".join(rows))
+    choices = tmp_path / "choices.jsonl"
+    for log in ([folder], [folder / "*.jsonl"], [folder / "a.jsonl", folder / "b.jsonl"]):
+        done, document = replay("--quality-weight", 1, "--policy-output", choices, *log[1:], log=log[0])
+        assert f": 1 of 91 rows are left out: row 41: {folder / 'b.jsonl'}: " in done.err
+        assert document["log_file"] == ", ".join(map(str, log))
+        assert policy(document, "knn") == policy(whole, "knn")
+        rows = rows_of(choices)
+        assert [row["row"] for row in rows] == [*range(91)]
+        assert [row["row"] for row in rows if row["model"] is None] == [40]
+
+
+def test_no_output_is_one_of_the_logs(replay, write_lines, tmp_path):
+    other = write_lines(tmp_path / "other.jsonl", [{"query": "Why?"}])
+    done, document = replay(other, "--quality-weight", 1, "--policy-output", other)
+    check_failed(done, document, "policy-output: expected a file that nothing else is read from or written to, got ")
 
 
 def test_an_empty_log(replay, tmp_path):
