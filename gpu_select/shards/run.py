@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
-import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +18,7 @@ from gpu_select.shards.manifest import ShardRecord
 from gpu_select.shards.plan import Shard
 from gpu_select.shards.planner import Planned, Planner
 from gpu_select.shards.pool import AnyWorker, Seat, Worker
+from gpu_select.signals import signals_held
 
 __all__ = ["Outcome", "Progress", "run_shards"]
 
@@ -85,16 +84,6 @@ def run_shards(
         run.stop()
 
 
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back what ends the run, here and in threads and processes that are started meanwhile."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclass(eq=False)
 class _Task:
     shard: Shard
@@ -141,8 +130,7 @@ class _Run:
         self._facts: dict[str, Any] | None = None
         self._planning_error: BaseException | None = None
         self._error: GpuSelectError | None = None
-        with _signals_held():  # a thread that takes one would have this one interrupted where it holds them back
-            self._planner = Planner(job, folder, self._events, len(seats) + 1)
+        self._planner = Planner(job, folder, self._events, len(seats) + 1)
         self._began = time.perf_counter()
 
     def run(self) -> Outcome:
@@ -211,7 +199,7 @@ class _Run:
 
     def _seat_worker(self, chair: _Chair) -> None:
         chair.is_ready = False
-        with _signals_held():  # an interrupt between a process's start and its being known would leave it behind
+        with signals_held():  # an interrupt between a process's start and its being known would leave it behind
             chair.worker = self._start_worker(self._job, chair.seat, self._events, self._folder.lock)
 
     def _hand_out(self) -> None:

@@ -24,7 +24,6 @@ import json
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -41,7 +40,6 @@ def main() -> None:
     tell = _Teller(replies)
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were held back while the process began
     try:
         work(orders, tell)
     except BaseException:

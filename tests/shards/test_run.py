@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import signal
 import threading
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from gpu_select.errors import ConfigError, DeviceError, EncoderError, GpuSelectError, InputError, OutputError
 from gpu_select.pipeline import RouteReport
 from gpu_select.shards import RunFolder
-from gpu_select.shards.plan import ShardPlan
 from gpu_select.shards.routing import ShardRouter
 from gpu_select.shards.run import Progress
 
@@ -516,20 +514,6 @@ def test_progress_counts_rows_of_this_run_and_of_those_before(log, job_of, run_j
     assert (seen[-1].report.rows, seen[-1].total) == (73, 73)
     assert all(isinstance(so_far.report, RouteReport) for so_far in seen)
     assert [so_far.report.rows for so_far in seen] == sorted(so_far.report.rows for so_far in seen)
-
-
-def test_signals_are_for_the_first_thread(log, job_of, run_job, monkeypatch):
-    held, plan_next = [], ShardPlan.next
-
-    def look(plan):
-        held.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        return plan_next(plan)
-
-    monkeypatch.setattr(ShardPlan, "next", look)
-    run_job(job_of(log))
-    assert held
-    assert all(blocked >= {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} for blocked in held)
-    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_a_bug_in_planning_does_not_hang(log, job_of, run_job, monkeypatch):
