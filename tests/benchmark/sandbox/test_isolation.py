@@ -100,7 +100,8 @@ def test_what_runs_ends_with_its_caller(number, isolation, tmp_path):
     if isolation.python != sys.executable:
         pytest.skip("needs the isolation of this Python")
     program = (
-        "import tempfile\nfrom gpu_select.benchmark.sandbox.finding import find_isolation\n"
+        "import signal, tempfile\nfrom gpu_select.benchmark.sandbox.finding import find_isolation\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background processes ignore it
         f"tempfile.tempdir = {str(tmp_path)!r}\nisolation = find_isolation()\nprint('ready', flush=True)\n"
         "code, tests = ['def f(x):\\n    while True: pass'], ['assert f(1)']\n"
         "isolation.run(code, '', tests, skip=set(), wall_s=60.0, assertion_s=60.0)"
