@@ -262,10 +262,8 @@ def atomic_write(path: str | Path, *, stop: threading.Event | None = None) -> It
     temporary: Path | None = None
     try:
         with writing(name):
-            target = Path(os.path.realpath(name))
-            if target.is_dir():
-                raise OutputError(f"cannot write {name}: it is a folder")
-            if target.exists() and not target.is_file():  # /dev/null, a named pipe
+            target = _target(name)
+            if _is_direct(target):
                 raw: IO[bytes] = open(target, "wb")  # noqa: SIM115 - closed below
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -304,9 +302,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     name = str(path)
     with writing(name):
-        target = Path(os.path.realpath(name))
-        if target.is_dir():
-            raise OutputError(f"cannot write {name}: it is a folder")
+        target = _target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".gpu_select.{secrets.token_hex(8)}.tmp{target.suffix}"
     try:
@@ -350,12 +346,23 @@ def check_target(path: str | Path) -> None:
     if str(path) == STDIO:
         return
     with writing(path):
-        target = Path(os.path.realpath(path))
-        if target.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder")
-        is_direct = target.exists() and not target.is_file()  # a device or a pipe
+        target = _target(path)
+        is_direct = _is_direct(target)
     if not is_direct:
         check_writable(target.parent if os.path.islink(path) else Path(path).parent)
+
+
+def _target(path: str | Path) -> Path:
+    """What a name leads to, which is no folder."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder")
+    return target
+
+
+def _is_direct(target: Path) -> bool:
+    """Whether it is written to as it stands: /dev/null, a named pipe."""
+    return target.exists() and not target.is_file()
 
 
 def remove_file(path: str | Path) -> bool:

@@ -176,9 +176,7 @@ def replay(
                 model_fields=MODEL_FIELDS if model_field is None else (model_field,),
                 progress=bar.update,
             )
-    if model_field is not None and not (replayed.counts.unknown_models or bool((replayed.logged_Q >= 0).any())):
-        options.warn(f"{log}: no row names a model in {model_field}: nothing is known of what the log did")
-    _warn(replayed, costs, log, data_file, has_prices=models_config is not None)
+    _warn(replayed, costs, log, data_file, model_field, has_prices=models_config is not None)
     found = replaying.replay(
         replayed,
         expected.check,
@@ -263,9 +261,13 @@ def _domain_head(models_dir: str, encoder: Encoder) -> Any:
     return DomainHead(document).to(encoder.device)
 
 
-def _warn(replayed: ReplayedLog, costs: Costs, log: str, data_file: str, *, has_prices: bool) -> None:
+def _warn(
+    replayed: ReplayedLog, costs: Costs, log: str, data_file: str, model_field: str | None, *, has_prices: bool
+) -> None:
     """A line for each thing that a user should know before believing the figures."""
     counts, n_rows = replayed.counts, len(replayed.domain_Q)
+    if model_field is not None and not (counts.unknown_models or bool((replayed.logged_Q >= 0).any())):
+        options.warn(f"{log}: no row names a model in {model_field}: nothing is known of what the log did")
     if counts.errors:
         options.warn(f"{log}: {counts.errors} of {counts.rows} rows are left out: {counts.first_error}")
     if counts.truncated:

@@ -58,7 +58,7 @@ def tune(
     from gpu_select import jsonio, training
     from gpu_select.commands.embedded import embed_records
     from gpu_select.errors import ConfigError, OutputError
-    from gpu_select.files import atomic_write, check_writable
+    from gpu_select.files import atomic_write, check_target
     from gpu_select.training import tuning
     from gpu_select.wire import ALGORITHMS
     from gpu_select.yamlio import dump_yaml
@@ -71,9 +71,7 @@ def tune(
     if target.suffix not in (".yaml", ".yml"):
         raise OutputError(f"output: expected a name that ends in .yaml or .yml, got {output}; the table goes to .json")
     for path in (target, target.with_suffix(".json")):
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder")
-    check_writable(str(target.parent))
+        check_target(path)
     data = embed_records(
         data_file,
         embedding_model=embedding_model,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpu_select.errors import ConfigError
-from gpu_select.files import STDIO, atomic_write, check_writable
+from gpu_select.files import STDIO, atomic_write, check_target
 from gpu_select.report.page import render
 from gpu_select.report.replay import read_replay
 from gpu_select.report.tuning import read_tuning
@@ -37,8 +37,7 @@ def write_report(validations: Sequence[str], tunings: Sequence[str], replays: Se
     for path in (*validations, *tunings, *replays):
         if path != STDIO and output != STDIO and Path(path).resolve() == Path(output).resolve():
             raise ConfigError("--output", output, "a file other than those that are read")
-    if output != STDIO:
-        check_writable(Path(output).parent)
+    check_target(output)
     validated, tuned = [read_validation(path) for path in validations], [read_tuning(path) for path in tunings]
     page = render(validated, tuned, [read_replay(path) for path in replays]).encode("utf-8")
     with atomic_write(output) as stream:

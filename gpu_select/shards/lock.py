@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from gpu_select.errors import OutputError
+from gpu_select.files import writing
 
 __all__ = ["LOCK", "take_lock"]
 
@@ -31,10 +32,8 @@ def take_lock(folder: Path) -> int:
     path = folder / LOCK
     until = time.monotonic() + _WAIT_S
     while True:
-        try:
+        with writing(path):
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # the run before may have removed it between the two calls
